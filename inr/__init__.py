@@ -1,0 +1,1 @@
+"""Per-subject super-resolution: implicit neural representations and baselines through one forward model."""

@@ -1,0 +1,1 @@
+"""Physics that every mrkit package shares: grids, operators, the acquisition model, noise, solvers."""

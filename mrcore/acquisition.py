@@ -1,0 +1,113 @@
+"""Acquisition: what a scan does to an object. Frozen, exact in JSON, with BIDS keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from mrcore.errors import BadInputError
+from mrcore.grid import Triple
+
+
+@dataclass(frozen=True)
+class AxisPsf:
+    """Point spread along one voxel axis of a scan, as a product of transfer functions in k.
+
+    Attributes:
+        gaussian_fwhm_mm: full width at half maximum of a Gaussian blur; 0 for none.
+        box_mm: width of a rectangular slice profile; 0 for none.
+        truncate: keep only |k| <= 1 / (2 voxel), as a scan of that matrix size does (Gibbs ringing included).
+    """
+
+    gaussian_fwhm_mm: float = 0.0
+    box_mm: float = 0.0
+    truncate: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.gaussian_fwhm_mm, self.box_mm) < 0:
+            raise BadInputError(f"widths of a point spread must not be negative, got {self}")
+
+
+Psf = tuple[AxisPsf, AxisPsf, AxisPsf]
+DELTA_PSF: Psf = (AxisPsf(truncate=False),) * 3
+
+
+def gaussian_psf(voxel_mm: Triple, fwhm_voxels: float = 1.0) -> Psf:
+    """Return the default scan PSF: k-space truncation and a Gaussian of `fwhm_voxels` voxels on every axis."""
+    return cast("Psf", tuple(AxisPsf(gaussian_fwhm_mm=fwhm_voxels * v) for v in voxel_mm))
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Pulse sequence: `weighting` is the BIDS suffix (T1w, T2w, FLAIR); times in s; None where unknown."""
+
+    weighting: str
+    tr_s: float | None = None
+    te_s: float | None = None
+    ti_s: float | None = None
+    flip_deg: float | None = None
+    echo_train_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """One scan: field, sequence, nominal voxel and PSF along the scan's voxel axes, noise sd per real channel.
+
+    `noise_sd` is in units of the object image that is scanned. `slice_axis` is the world axis (`R`, `A` or `S`)
+    that is nearest to the last, usually longest, voxel axis: `S` is an axial scan.
+
+    Raises:
+        BadInputError: a field, voxel size or noise outside its range.
+    """
+
+    field_t: float
+    voxel_mm: Triple
+    sequence: Sequence
+    noise_sd: float = 0.0
+    psf: Psf = field(default=DELTA_PSF)
+    slice_axis: str = "S"
+
+    def __post_init__(self) -> None:
+        if not 0.001 <= self.field_t <= 20:
+            raise BadInputError(f"field_t is in tesla and between 0.001 and 20, got {self.field_t}")
+        if len(self.voxel_mm) != 3 or not all(0.05 <= v <= 50 for v in self.voxel_mm):
+            raise BadInputError(f"voxel_mm needs three sizes between 0.05 and 50 mm, got {self.voxel_mm}")
+        if self.noise_sd < 0:
+            raise BadInputError(f"noise_sd must not be negative, got {self.noise_sd}")
+        if self.slice_axis not in ("R", "A", "S"):
+            raise BadInputError(f"slice_axis must be R, A or S, got '{self.slice_axis}'")
+
+
+def to_json(acquisition: Acquisition) -> dict[str, Any]:
+    """Return the acquisition as JSON values: BIDS keys for what BIDS names, the whole under `Acquisition`."""
+    sequence = acquisition.sequence
+    bids: dict[str, Any] = {
+        "MagneticFieldStrength": acquisition.field_t,
+        "RepetitionTime": sequence.tr_s,
+        "EchoTime": sequence.te_s,
+        "InversionTime": sequence.ti_s,
+        "FlipAngle": sequence.flip_deg,
+        "EchoTrainLength": sequence.echo_train_length,
+    }
+    return {key: value for key, value in bids.items() if value is not None} | {"Acquisition": asdict(acquisition)}
+
+
+def from_json(values: Mapping[str, Any]) -> Acquisition:
+    """Read what `to_json` wrote, exactly.
+
+    Raises:
+        BadInputError: the block `Acquisition` is missing or lacks a field.
+    """
+    block = values.get("Acquisition")
+    if not isinstance(block, Mapping):
+        raise BadInputError("no 'Acquisition' block in this JSON; it is written by mrkit beside every scan")
+    try:
+        psf = cast("Psf", tuple(AxisPsf(**axis) for axis in block["psf"]))
+        rest = {k: v for k, v in block.items() if k not in ("psf", "sequence", "voxel_mm")}
+        voxel_mm = cast("Triple", tuple(float(v) for v in block["voxel_mm"]))
+        return Acquisition(psf=psf, sequence=Sequence(**block["sequence"]), voxel_mm=voxel_mm, **rest)
+    except (KeyError, TypeError) as error:
+        raise BadInputError(
+            f"the 'Acquisition' block of this JSON is not complete or not of this version: {error}"
+        ) from None

@@ -1,0 +1,1 @@
+"""mrkit: unsupervised physics models for MRI."""

@@ -1,0 +1,1 @@
+"""From a high-field scan to realistic ultra-low-field scans: measure, calibrate, simulate."""
