@@ -38,7 +38,7 @@ def transfer_function(k_cyc_per_mm: NDArray[np.float64], psf: AxisPsf, voxel_mm:
     if psf.truncate:
         edge = 0.5 / voxel_mm
         out = out * np.where(np.isclose(k, edge, rtol=1e-9), 0.5, k < edge)
-    return cast("NDArray[np.float64]", out)
+    return out
 
 
 def axis_matrix(
@@ -94,7 +94,7 @@ def imaging_operator(
 
 
 def predict(operator: LinearOp, image: Tensor) -> Tensor:
-    """Return the noise-free magnitude scan |A x| of an object image; what simulation draws noise on and fits compare."""
+    """Return the noise-free magnitude scan |A x| of an object; simulation adds noise to it, fits compare with it."""
     return operator(image).abs()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import cast
 
 import nibabel as nib
@@ -31,9 +32,12 @@ class Grid:
     affine: Affine
 
     def __post_init__(self) -> None:
-        shape = tuple(int(n) for n in self.shape)
-        if len(shape) != 3 or min(shape, default=0) < 1:
-            raise BadInputError(f"a grid needs three positive sizes (X, Y, Z), got {tuple(self.shape)}")
+        try:
+            shape = tuple(index(n) for n in self.shape)
+        except TypeError:
+            shape = ()
+        if len(shape) != 3 or min(shape) < 1:
+            raise BadInputError(f"a grid needs three positive whole sizes (X, Y, Z), got {self.shape}")
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise BadInputError("the affine must be a finite 4 x 4 matrix; repair the header of the image")
@@ -45,8 +49,12 @@ class Grid:
                 "the affine is singular: its voxel axes are zero or not independent; set a valid sform or qform"
             )
         affine.setflags(write=False)
-        object.__setattr__(self, "shape", cast("Shape3", shape))
+        object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
+
+    def __reduce__(self) -> tuple[type[Grid], tuple[Shape3, Affine]]:
+        # Through the constructor, so that a copy in another process is read-only as well.
+        return Grid, (self.shape, self.affine)
 
     @property
     def spacing_mm(self) -> Triple:

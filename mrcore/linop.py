@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ class LinearOp(ABC):
 
     Subclasses are final and give `_apply` and `_adjoint`. Calling the operator checks shape and dtype, and makes
     `_adjoint` the backward pass, so gradients are exact and cost one adjoint. `dtype` is that of the numbers the
-    operator holds; data of another precision are refused, never cast. `complex_in` states whether the domain is
-    complex (True), real (False) or as the data (None).
+    operator holds; data of another precision or device are refused, never cast. `complex_in` and `complex_out` state
+    whether domain and range are complex (True), real (False) or follow the data (None, always both together).
+    The numbers of an operator are constants: gradients flow to the data only.
 
     Compose with `a @ b`, `a + b`, `2.0 * a`, `a.H`.
     """
@@ -39,15 +40,15 @@ class LinearOp(ABC):
 
     @abstractmethod
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
-        """Return a copy whose numbers live on `device` with the real precision `dtype`."""
+        """Return a copy on `device`, in the precision of `dtype` (None keeps it); complex operators stay complex."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the operator to `x` (..., *shape_in).
 
         Raises:
-            BadInputError: a shape, precision or complexness other than that of the operator's domain.
+            BadInputError: a shape, precision, complexness or device other than that of the operator's domain.
         """
-        _check(x, self.shape_in, self.dtype, self.complex_in, type(self).__name__)
+        _check(x, self)
         return _Function.apply(x, self, False)
 
     @property
@@ -72,13 +73,40 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype.to_real() if dtype.is_complex else dtype
 
 
-def _check(x: Tensor, shape: Shape, dtype: torch.dtype, is_complex: bool | None, name: str) -> None:
+def same_device(a: torch.device, b: torch.device) -> bool:
+    """Whether two devices are the same; `cuda` without a number stands for any."""
+    return a.type == b.type and (a.index is None or b.index is None or a.index == b.index)
+
+
+def _check(x: Tensor, op: LinearOp) -> None:
+    name, shape = type(op).__name__, op.shape_in
     if tuple(x.shape[x.ndim - len(shape) :]) != shape or x.ndim < len(shape):
         raise BadInputError(f"{name} expects data of shape (..., {', '.join(map(str, shape))}), got {tuple(x.shape)}")
-    if real_dtype(x.dtype) != real_dtype(dtype):
-        raise BadInputError(f"{name} works in {dtype}, the data are {x.dtype}; convert one of them")
-    if is_complex is not None and x.is_complex() != is_complex:
-        raise BadInputError(f"{name} expects {'complex' if is_complex else 'real'} data, got {x.dtype}")
+    if real_dtype(x.dtype) != real_dtype(op.dtype):
+        raise BadInputError(f"{name} works in {op.dtype}, the data are {x.dtype}; convert one of them with `.to`")
+    if op.complex_in is not None and x.is_complex() != op.complex_in:
+        raise BadInputError(f"{name} expects {_kind(op.complex_in)} data, got {x.dtype}; convert them first")
+    if not same_device(x.device, op.device):
+        raise BadInputError(f"{name} is on {op.device}, the data are on {x.device}; move one of them with `.to`")
+
+
+def _check_partners(a: LinearOp, b: LinearOp, verb: str) -> None:
+    """Refuse to combine operators that would mix precisions or devices."""
+    if real_dtype(a.dtype) != real_dtype(b.dtype):
+        raise BadInputError(f"cannot {verb} operators of {a.dtype} and {b.dtype}; convert one of them with `.to`")
+    if not same_device(a.device, b.device):
+        raise BadInputError(f"cannot {verb} operators on {a.device} and {b.device}; move one of them with `.to`")
+
+
+def _agreed(a: bool | None, b: bool | None, where: str) -> bool | None:
+    """Return what both sides say about complexness; None gives way to the other."""
+    if a is not None and b is not None and a != b:
+        raise BadInputError(f"{where}: one side is {_kind(a)}, the other {_kind(b)}")
+    return b if a is None else a
+
+
+def _kind(is_complex: bool) -> str:
+    return "complex" if is_complex else "real"
 
 
 class _Function(torch.autograd.Function):
@@ -94,6 +122,7 @@ class _Function(torch.autograd.Function):
         return _Function.apply(grads[0], ctx.op, not ctx.adjoint), None, None
 
 
+@final
 class _Adjoint(LinearOp):
     def __init__(self, op: LinearOp) -> None:
         self.op = op
@@ -115,17 +144,20 @@ class _Adjoint(LinearOp):
         return _Adjoint(self.op.to(device, dtype))
 
 
+@final
 class _Product(LinearOp):
     def __init__(self, outer: LinearOp, inner: LinearOp) -> None:
-        if outer.shape_in != inner.shape_out or real_dtype(outer.dtype) != real_dtype(inner.dtype):
+        if outer.shape_in != inner.shape_out:
             raise BadInputError(
-                f"cannot compose: the inner operator gives {inner.shape_out} {inner.dtype}, "
-                f"the outer expects {outer.shape_in} {outer.dtype}"
+                f"cannot compose: the inner operator gives {inner.shape_out}, the outer expects {outer.shape_in}"
             )
+        _check_partners(outer, inner, "compose")
+        between = _agreed(outer.complex_in, inner.complex_out, "cannot compose: outer takes, inner gives")
         self.outer, self.inner = outer, inner
         self.shape_in, self.shape_out = inner.shape_in, outer.shape_out
-        self.complex_in = inner.complex_in if inner.complex_in is not None else outer.complex_in
-        self.complex_out = outer.complex_out if outer.complex_out is not None else inner.complex_out
+        # An operator that follows its data passes on what its neighbour demands.
+        self.complex_in = between if inner.complex_in is None else inner.complex_in
+        self.complex_out = between if outer.complex_out is None else outer.complex_out
         self.dtype, self.device = inner.dtype, inner.device
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -138,15 +170,18 @@ class _Product(LinearOp):
         return _Product(self.outer.to(device, dtype), self.inner.to(device, dtype))
 
 
+@final
 class _Sum(LinearOp):
     def __init__(self, a: LinearOp, b: LinearOp) -> None:
         if (a.shape_in, a.shape_out) != (b.shape_in, b.shape_out):
             raise BadInputError(
                 f"cannot add operators of shapes {a.shape_in} -> {a.shape_out} and {b.shape_in} -> {b.shape_out}"
             )
+        _check_partners(a, b, "add")
         self.a, self.b = a, b
         self.shape_in, self.shape_out = a.shape_in, a.shape_out
-        self.complex_in, self.complex_out = a.complex_in, a.complex_out
+        self.complex_in = _agreed(a.complex_in, b.complex_in, "cannot add operators of different domains")
+        self.complex_out = _agreed(a.complex_out, b.complex_out, "cannot add operators of different ranges")
         self.dtype, self.device = a.dtype, a.device
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -159,6 +194,7 @@ class _Sum(LinearOp):
         return _Sum(self.a.to(device, dtype), self.b.to(device, dtype))
 
 
+@final
 class _Scaled(LinearOp):
     def __init__(self, op: LinearOp, factor: float) -> None:
         self.op, self.factor = op, factor

@@ -32,12 +32,17 @@ class Volume:
         _check_data(self.data, self.grid, n_dim=3, what="a volume")
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
+    def __reduce__(self) -> tuple[type[Volume], tuple[Tensor, Grid, dict[str, object]]]:
+        # A read-only mapping does not pickle; worker processes need volumes.
+        return Volume, (self.data, self.grid, dict(self.meta))
+
 
 @dataclass(frozen=True, eq=False)
 class TissueMap:
-    """Tissue probabilities: `prob` (T, X, Y, Z) in [0, 1], one `names` entry per tissue.
+    """Tissue probabilities: `prob` (T, X, Y, Z), real, in [0, 1], one `names` entry per tissue.
 
-    Inside the mask the probabilities sum to one, outside they are all zero (1e-3 is allowed for rounding).
+    They sum to one inside the brain and to less where a voxel holds something else; what is missing to one is
+    background. 1e-3 is allowed for rounding.
 
     Raises:
         BadInputError: values outside [0, 1], sums above one, or names that do not match.
@@ -50,14 +55,17 @@ class TissueMap:
 
     def __post_init__(self) -> None:
         _check_data(self.prob, self.grid, n_dim=4, what="a tissue map")
-        if len(self.names) != self.prob.shape[0] or len(set(self.names)) != len(self.names):
+        if self.prob.is_complex():
+            raise BadInputError(f"tissue probabilities must be real, got {self.prob.dtype}")
+        if not self.names or len(self.names) != self.prob.shape[0] or len(set(self.names)) != len(self.names):
             raise BadInputError(
                 f"expected {self.prob.shape[0]} different tissue names, one per map, got {list(self.names)}"
             )
         low, high = float(self.prob.min()), float(self.prob.sum(0).max())
         if low < -1e-3 or high > 1 + 1e-3:
             raise BadInputError(
-                f"tissue probabilities must be at least 0 and sum to at most 1; lowest {low:.4g}, highest sum {high:.4g}"
+                "tissue probabilities must be at least 0 and sum to at most 1; "
+                f"the lowest is {low:.4g}, the highest sum {high:.4g}"
             )
 
     @property
