@@ -31,7 +31,7 @@ class Cost:
 
 def target(name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> Row:
     """Return one entry of `targets`: what was asked, what came, and whether it is met (NaN never is)."""
-    bounds = [f">= {at_least:g}"] * (at_least is not None) + [f"<= {at_most:g}"] * (at_most is not None)
+    bounds = [f"{sign} {bound:g}" for sign, bound in ((">=", at_least), ("<=", at_most)) if bound is not None]
     met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most) and value == value
     return {"name": name, "target": " and ".join(bounds), "value": value, "met": bool(met)}
 
