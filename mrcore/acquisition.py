@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -25,8 +26,8 @@ class AxisPsf:
     truncate: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.gaussian_fwhm_mm, self.box_mm) < 0:
-            raise BadInputError(f"widths of a point spread must not be negative, got {self}")
+        if not all(0 <= width < math.inf for width in (self.gaussian_fwhm_mm, self.box_mm)):
+            raise BadInputError(f"widths of a point spread are in mm, finite and not negative, got {self}")
 
 
 Psf = tuple[AxisPsf, AxisPsf, AxisPsf]
@@ -40,7 +41,12 @@ def gaussian_psf(voxel_mm: Triple, fwhm_voxels: float = 1.0) -> Psf:
 
 @dataclass(frozen=True)
 class Sequence:
-    """Pulse sequence: `weighting` is the BIDS suffix (T1w, T2w, FLAIR); times in s; None where unknown."""
+    """Pulse sequence: `weighting` is the BIDS suffix (T1w, T2w, FLAIR); times in s; None where unknown.
+
+    Raises:
+        BadInputError: a time outside 0 to 100 s (milliseconds were given?), a flip angle outside 0 to 360 degrees,
+            or an echo train shorter than 1.
+    """
 
     weighting: str
     tr_s: float | None = None
@@ -48,6 +54,18 @@ class Sequence:
     ti_s: float | None = None
     flip_deg: float | None = None
     echo_train_length: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tr_s", "te_s", "ti_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 100:
+                raise BadInputError(
+                    f"{name} is in seconds and between 0 and 100, got {value}; were milliseconds meant?"
+                )
+        if self.flip_deg is not None and not 0 <= self.flip_deg <= 360:
+            raise BadInputError(f"flip_deg is in degrees and between 0 and 360, got {self.flip_deg}")
+        if self.echo_train_length is not None and self.echo_train_length < 1:
+            raise BadInputError(f"echo_train_length must be at least 1, got {self.echo_train_length}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class Acquisition:
     that is nearest to the last, usually longest, voxel axis: `S` is an axial scan.
 
     Raises:
-        BadInputError: a field, voxel size or noise outside its range.
+        BadInputError: a field, voxel size, noise, PSF or slice axis outside its range.
     """
 
     field_t: float
@@ -73,8 +91,13 @@ class Acquisition:
             raise BadInputError(f"field_t is in tesla and between 0.001 and 20, got {self.field_t}")
         if len(self.voxel_mm) != 3 or not all(0.05 <= v <= 50 for v in self.voxel_mm):
             raise BadInputError(f"voxel_mm needs three sizes between 0.05 and 50 mm, got {self.voxel_mm}")
-        if self.noise_sd < 0:
-            raise BadInputError(f"noise_sd must not be negative, got {self.noise_sd}")
+        # Plain floats, whatever came from an array or a list: what JSON gives back is then equal.
+        object.__setattr__(self, "voxel_mm", tuple(float(v) for v in self.voxel_mm))
+        if not 0 <= self.noise_sd < math.inf:
+            raise BadInputError(f"noise_sd must be finite and not negative, got {self.noise_sd}")
+        if len(self.psf) != 3 or not all(isinstance(axis, AxisPsf) for axis in self.psf):
+            raise BadInputError(f"psf needs one AxisPsf per voxel axis, got {self.psf}")
+        object.__setattr__(self, "psf", tuple(self.psf))
         if self.slice_axis not in ("R", "A", "S"):
             raise BadInputError(f"slice_axis must be R, A or S, got '{self.slice_axis}'")
 

@@ -21,10 +21,13 @@ from torch import Tensor
 
 from mrcore.acquisition import AxisPsf, Psf
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid, Shape3, directions, grid_about, to_voxel
+from mrcore.grid import Grid, Shape3, directions, grid_about, to_voxel, to_world
 from mrcore.linop import LinearOp
-from mrcore.ops import CPU, SeparableOp
+from mrcore.ops import CPU, PermuteOp, SeparableOp
 from mrcore.resample import ResampleOp
+
+_OBLIQUE_VOXELS = 0.01
+"""Drift off an object axis, over the whole scan, below which axes are shared: well above rounding in headers."""
 
 
 def transfer_function(k_cyc_per_mm: NDArray[np.float64], psf: AxisPsf, voxel_mm: float) -> NDArray[np.float64]:
@@ -37,7 +40,8 @@ def transfer_function(k_cyc_per_mm: NDArray[np.float64], psf: AxisPsf, voxel_mm:
     out = np.exp(-2 * (math.pi * sigma_mm * k) ** 2) * np.sinc(k * psf.box_mm)
     if psf.truncate:
         edge = 0.5 / voxel_mm
-        out = out * np.where(np.isclose(k, edge, rtol=1e-9), 0.5, k < edge)
+        # Headers hold voxel sizes in float32, so "exactly" is to 1e-6.
+        out = out * np.where(np.isclose(k, edge, rtol=1e-6, atol=0), 0.5, k < edge)
     return out
 
 
@@ -48,13 +52,11 @@ def axis_matrix(
     m = np.arange(-(n_object // 2), (n_object - 1) // 2 + 1)
     k = m / (n_object * spacing_mm)
     weight = transfer_function(k, psf, voxel_mm)
-    phase = 2 * np.pi * (positions[:, None] - np.arange(n_object)[None]) / n_object
-    # Summing over m >= 0 with doubled weights is half the work of the full cosine sum.
     harmonics = np.bincount(np.abs(m), weights=weight)
-    matrix = np.zeros_like(phase)
-    for order, w in enumerate(harmonics):
-        if w > 1e-17:
-            matrix += w * np.cos(order * phase)
+    orders = np.flatnonzero(harmonics > 1e-17)
+    scan, voxel = (2 * np.pi / n_object * np.outer(at, orders) for at in (positions, np.arange(n_object)))
+    # cos(a - b) = cos a cos b + sin a sin b makes the sum over k two small matrix products.
+    matrix = (np.cos(scan) * harmonics[orders]) @ np.cos(voxel).T + (np.sin(scan) * harmonics[orders]) @ np.sin(voxel).T
     return torch.from_numpy(matrix / n_object)
 
 
@@ -67,30 +69,45 @@ def imaging_operator(
 ) -> LinearOp:
     """Build the operator from an object (X, Y, Z) on `object_grid` to the noise-free scan on `scan_grid`.
 
-    `psf` runs along the scan's voxel axes. When both grids share their axes (flips allowed) the operator is one
-    Kronecker product; otherwise the object is first resampled onto a lattice that is aligned to the scan.
+    `psf` runs along the scan's voxel axes. When both grids share their axes (in any order, flips allowed) the
+    operator is one Kronecker product; otherwise the object is first resampled, trilinearly, onto a lattice that is
+    aligned to the scan, and what lies outside the object reads 0.
 
     Raises:
-        BadInputError: scan voxels that lie outside the object lattice by more than half a scan voxel.
+        BadInputError: scan voxels that lie outside the object lattice by more than half a scan voxel, or, for oblique
+            scans, no scan voxel inside it.
     """
-    voxels = np.stack([np.eye(3)[a] * (scan_grid.shape[a] - 1) for a in range(3)] + [np.zeros(3)])
-    mapped = to_voxel(object_grid, _world(scan_grid, voxels))
-    start, ends = mapped[3], mapped[:3]
-    off_axis = np.abs((ends - start)[~np.eye(3, dtype=bool)])
-    if off_axis.max() > 1e-4:
+    axes = _shared_axes(object_grid, scan_grid)
+    if axes is None:
+        _require_overlap(object_grid, scan_grid)
         lattice = _aligned_lattice(object_grid, scan_grid)
         resample = ResampleOp(object_grid, lattice, dtype=dtype, device=device)
         return imaging_operator(lattice, scan_grid, psf, dtype, device) @ resample
+    ends = to_voxel(object_grid, to_world(scan_grid, np.array([np.zeros(3), np.array(scan_grid.shape) - 1.0])))
     matrices = []
     for a in range(3):
-        positions = np.linspace(start[a], ends[a, a], scan_grid.shape[a])
-        _require_inside(a, positions, object_grid, scan_grid)
-        matrices.append(
-            axis_matrix(object_grid.shape[a], positions, object_grid.spacing_mm[a], psf[a], scan_grid.spacing_mm[a]).to(
-                device=device, dtype=dtype
-            )
-        )
-    return SeparableOp((matrices[0], matrices[1], matrices[2]))
+        scan_axis = axes.index(a)
+        positions = np.linspace(ends[0, a], ends[1, a], scan_grid.shape[scan_axis])
+        voxel_mm = scan_grid.spacing_mm[scan_axis]
+        _require_inside(a, positions, object_grid, voxel_mm)
+        matrix = axis_matrix(object_grid.shape[a], positions, object_grid.spacing_mm[a], psf[scan_axis], voxel_mm)
+        matrices.append(matrix.to(device=device, dtype=dtype))
+    separable = SeparableOp((matrices[0], matrices[1], matrices[2]))
+    if axes == (0, 1, 2):
+        return separable
+    return PermuteOp(separable.shape_out, axes, dtype, device) @ separable
+
+
+def _shared_axes(object_grid: Grid, scan_grid: Grid) -> tuple[int, int, int] | None:
+    """Return the object axis that each scan axis runs along; None where a scan axis is oblique to the object."""
+    step = np.linalg.solve(object_grid.affine[:3, :3], scan_grid.affine[:3, :3])
+    along = np.abs(step).argmax(0)
+    # A single slice is judged by its thickness.
+    drift = np.abs(step * np.maximum(np.array(scan_grid.shape) - 1, 1))
+    drift[along, range(3)] = 0
+    if sorted(along) != [0, 1, 2] or drift.sum(1).max() > _OBLIQUE_VOXELS:
+        return None
+    return int(along[0]), int(along[1]), int(along[2])
 
 
 def predict(operator: LinearOp, image: Tensor) -> Tensor:
@@ -105,23 +122,31 @@ def covering_grid(scan_grid: Grid, voxel_mm: float, margin_mm: float = 0.0) -> G
     axes = directions(scan_grid)
     # Field-of-view centres coincide, so the voxel at n // 2 sits half a voxel off when n is even.
     offset = np.array([n // 2 - (n - 1) / 2 for n in shape]) * voxel_mm
-    return grid_about(_world(scan_grid, middle) + axes @ offset, axes, (voxel_mm,) * 3, shape)
+    return grid_about(to_world(scan_grid, middle) + axes @ offset, axes, (voxel_mm,) * 3, shape)
 
 
 def _aligned_lattice(object_grid: Grid, scan_grid: Grid) -> Grid:
     """Return a lattice along the scan's axes, as fine as the object, that covers scan and a margin."""
-    return covering_grid(scan_grid, min(object_grid.spacing_mm), margin_mm=max(scan_grid.spacing_mm))
+    return covering_grid(scan_grid, min(object_grid.spacing_mm), margin_mm=2 * max(scan_grid.spacing_mm))
 
 
-def _require_inside(axis: int, positions: NDArray[np.float64], object_grid: Grid, scan_grid: Grid) -> None:
-    allowed = 0.5 + 0.5 * scan_grid.spacing_mm[axis] / object_grid.spacing_mm[axis]
-    outside = max(-positions.min(), positions.max() - (object_grid.shape[axis] - 1))
-    if outside > allowed:
+def _require_inside(axis: int, positions: NDArray[np.float64], object_grid: Grid, voxel_mm: float) -> None:
+    beyond = max(-positions.min(), positions.max() - (object_grid.shape[axis] - 1)) - 0.5
+    beyond_mm = beyond * object_grid.spacing_mm[axis]
+    if beyond_mm > 0.5 * voxel_mm + 1e-3:
         raise BadInputError(
-            f"the scan leaves the object lattice by {outside * object_grid.spacing_mm[axis]:.1f} mm on axis {axis}; "
+            f"the scan leaves the object lattice by {beyond_mm:.1f} mm on axis {axis} of the object; "
             "pad the object, or choose a scan grid inside it"
         )
 
 
-def _world(grid: Grid, voxels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3], np.float64)
+def _require_overlap(object_grid: Grid, scan_grid: Grid) -> None:
+    # 32 points per axis show an overlap of any use.
+    samples = (np.linspace(0, n - 1, min(n, 32)) for n in scan_grid.shape)
+    voxels = np.stack(np.meshgrid(*samples, indexing="ij"), -1)
+    at = to_voxel(object_grid, to_world(scan_grid, voxels))
+    if not ((at > -0.5) & (at < np.array(object_grid.shape) - 0.5)).all(-1).any():
+        raise BadInputError(
+            f"the scan (centre {scan_grid.origin_mm.round(1).tolist()} mm) and the object (centre "
+            f"{object_grid.origin_mm.round(1).tolist()} mm) do not overlap; check the headers or register them first"
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrcore.linop import LinearOp
+from mrcore.linop import LinearOp, real_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,11 @@ def conjugate_gradient(
     max_iter: int = 30,
     tolerance: float = 1e-4,
 ) -> Solution:
-    """Solve normal(x) = rhs for a Hermitian positive operator; `history` is the relative residual per step."""
+    """Solve normal(x) = rhs for a Hermitian positive operator; `history` is the relative residual per step.
+
+    Stops when the residual is below `tolerance` times the norm of `rhs`. The residual is the one that CG updates; in
+    float32 it is trusted to about 1e-6.
+    """
     x = torch.zeros_like(rhs) if start is None else start.clone()
     residual = rhs - normal(x) if start is not None else rhs.clone()
     direction = residual.clone()
@@ -38,12 +42,15 @@ def conjugate_gradient(
     if rhs_norm == 0:
         return Solution(torch.zeros_like(rhs), True, 0, (), "the right-hand side is zero")
     squared = _inner(residual, residual)
+    if math.sqrt(squared) / rhs_norm < tolerance:
+        return Solution(x, True, 0, (), f"the start has a relative residual below {tolerance:g}")
     history: list[float] = []
     for step in range(1, max_iter + 1):
         mapped = normal(direction)
         curvature = _inner(direction, mapped)
-        if curvature <= 0:
-            return Solution(x, False, step - 1, tuple(history), "the operator is not positive along a direction")
+        if not curvature > 0:  # catches NaN as well
+            message = f"the operator is not positive: <d, A d> = {curvature:.3g} at step {step}"
+            return Solution(x, False, step - 1, tuple(history), message)
         alpha = squared / curvature
         x = x + alpha * direction
         residual = residual - alpha * mapped
@@ -52,27 +59,36 @@ def conjugate_gradient(
         if history[-1] < tolerance:
             return Solution(x, True, step, tuple(history), f"relative residual below {tolerance:g}")
         direction = residual + (squared / previous) * direction
-    return Solution(x, False, max_iter, tuple(history), f"stopped after {max_iter} steps at {history[-1]:.2e}")
+    message = f"stopped after {max_iter} steps at a relative residual of {math.sqrt(squared) / rhs_norm:.2e}"
+    return Solution(x, False, max_iter, tuple(history), message)
 
 
 def power_iteration(
     operator: LinearOp, generator: torch.Generator, max_iter: int = 30, tolerance: float = 1e-3
 ) -> Solution:
-    """Estimate the largest singular value of `operator` from below; `x` holds it as a 0-d tensor."""
-    dtype = operator.dtype.to_complex() if operator.complex_in else operator.dtype
-    v = torch.randn(operator.shape_in, generator=generator, dtype=dtype).to(operator.device)
-    v = v / torch.linalg.vector_norm(v)
+    """Estimate the largest singular value of `operator` from below; `x` holds it as a 0-d tensor.
+
+    `history` is the estimate per step; it never falls.
+    """
+    real = real_dtype(operator.dtype)
+    v = torch.randn(operator.shape_in, generator=generator, dtype=real.to_complex() if operator.complex_in else real)
+    v = (v / torch.linalg.vector_norm(v)).to(operator.device)
     history: list[float] = []
-    for step in range(1, max_iter + 1):
+
+    def ended(converged: bool, message: str) -> Solution:
+        value = torch.tensor(history[-1] if history else 0.0, dtype=real)
+        return Solution(value, converged, len(history), tuple(history), message)
+
+    for _ in range(max_iter):
         v = operator.H(operator(v))
         norm = float(torch.linalg.vector_norm(v))
         history.append(math.sqrt(norm))
         if norm == 0:
-            return Solution(torch.zeros(()), True, step, tuple(history), "the operator maps everything to zero")
+            return ended(True, "the operator maps everything to zero")
         v = v / norm
-        if step > 1 and abs(history[-1] - history[-2]) <= tolerance * history[-1]:
-            return Solution(torch.tensor(history[-1]), True, step, tuple(history), f"change below {tolerance:g}")
-    return Solution(torch.tensor(history[-1]), False, max_iter, tuple(history), f"stopped after {max_iter} steps")
+        if len(history) > 1 and abs(history[-1] - history[-2]) <= tolerance * history[-1]:
+            return ended(True, f"relative change below {tolerance:g}")
+    return ended(False, f"stopped after {max_iter} steps")
 
 
 def _inner(a: Tensor, b: Tensor) -> float:
