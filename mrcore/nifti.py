@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from mrcore.errors import BadInputError
 from mrcore.grid import Affine, Grid, Shape3, to_world
+
+logger = logging.getLogger(__name__)
 
 # nibabel's header classes carry no types.
 _Header = Any
@@ -111,6 +114,21 @@ def read_image(path: Path) -> ImageFile:
         data=data,
         problems=(*place, *found),
     )
+
+
+def require_usable(image: ImageFile) -> NDArray[np.float32]:
+    """Return the data of an image that has no fatal problem; warnings are logged.
+
+    Raises:
+        BadInputError: the first fatal problem, and how many more there are.
+    """
+    fatal = [problem.text for problem in image.problems if problem.fatal]
+    if fatal or image.data is None:
+        more = f" (and {len(fatal) - 1} more; see `mrkit info`)" if len(fatal) > 1 else ""
+        raise BadInputError(f"{image.path}: {fatal[0]}{more}")
+    for problem in image.problems:
+        logger.warning("%s: %s", image.path, problem.text)
+    return image.data
 
 
 def corner_distance_mm(shape: tuple[int, ...], a: Affine, b: Affine) -> float:
@@ -284,6 +302,8 @@ def _data(
     if n_bad:
         text = f"{n_bad} of {data.size} voxels are NaN or infinite; replace them (for instance with 0) first"
         return data, [Problem(text)]
+    if data.min() == data.max():
+        return data, [Problem(f"the image is constant: every voxel is {data.flat[0]:.6g}; export the scan again")]
     return data, []
 
 

@@ -1,0 +1,57 @@
+"""Label codes of other programs, as CSF, GM, WM or none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from mrcore.errors import BadInputError
+
+FAST_CODES: Mapping[int, str | None] = MappingProxyType({0: None, 1: "CSF", 2: "GM", 3: "WM"})
+"""FSL FAST on a T1w image, and mrkit's own label maps."""
+
+
+def _freesurfer() -> dict[int, str | None]:
+    """Return FreeSurfer's colour table (FreeSurferColorLUT) by tissue; structures, then cortex by range."""
+    # Cerebral and cerebellar white matter, brain stem, ventral diencephalon, hypointensities, chiasm, corpus callosum.
+    white = (2, 7, 16, 28, 41, 46, 60, 77, 78, 79, 85, 192, *range(250, 256), 5001, 5002)
+    # Cortex, cerebellar cortex, thalamus, basal ganglia, hippocampus, amygdala, insula, accumbens, substantia nigra.
+    grey_left = (3, 8, 9, 10, 11, 12, 13, 17, 18, 19, 20, 26, 27)
+    grey_right = (42, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 58, 59)
+    # Ventricles, CSF, choroid plexus; vessels are fluid-filled spaces in FreeSurfer's use. SynthSeg's label maps
+    # have the inside of the lateral ventricles in parts: 136, 137 left and 163, 164 right.
+    fluid = (4, 5, 14, 15, 24, 30, 31, 43, 44, 62, 63, 72, 136, 137, 163, 164, 257)
+    # Lesions lie in white matter; exteriors, undetermined, skull and SynthSeg's extra-cerebral classes are no tissue.
+    lesion = (25, 57, 99)
+    outside = (0, 1, 6, 21, 22, 23, 29, 32, 40, 45, 61, 165, 258, 259, *range(500, 531))
+    table: dict[int, str | None] = dict.fromkeys(outside)
+    table |= dict.fromkeys((*white, *lesion, *range(3000, 3036), *range(4000, 4036)), "WM")
+    table |= dict.fromkeys((*range(13100, 13176), *range(14100, 14176)), "WM")
+    table |= dict.fromkeys((*grey_left, *grey_right, 80, 81, 82), "GM")
+    table |= dict.fromkeys((*range(1000, 1036), *range(2000, 2036)), "GM")
+    table |= dict.fromkeys((*range(11100, 11176), *range(12100, 12176)), "GM")
+    return table | dict.fromkeys(fluid, "CSF")
+
+
+FREESURFER_CODES: Mapping[int, str | None] = MappingProxyType(_freesurfer())
+"""FreeSurfer aseg, aparc+aseg, a2009s, wmparc, and SynthSeg."""
+
+
+def tissue_of_codes(codes: Iterable[int], what: str) -> Mapping[int, str | None]:
+    """Return the table that gives each of the label `codes` in a map its tissue, None outside the brain.
+
+    Codes 0 to 3 alone are those of FAST, others must all be FreeSurfer's.
+
+    Raises:
+        BadInputError: codes that are in neither table; `what` names the map.
+    """
+    present = set(codes)
+    for table in (FAST_CODES, FREESURFER_CODES):
+        if present <= set(table):
+            return table
+    unknown = sorted(present - set(FREESURFER_CODES))
+    shown = ", ".join(map(str, unknown[:6])) + (", ..." if len(unknown) > 6 else "")
+    raise BadInputError(
+        f"{what} holds label codes that are not known: {shown}; use FAST's (1 CSF, 2 GM, 3 WM), FreeSurfer's, or "
+        "three probability maps in the order CSF GM WM"
+    )
