@@ -53,7 +53,7 @@ def axis_matrix(
     k = m / (n_object * spacing_mm)
     weight = transfer_function(k, psf, voxel_mm)
     harmonics = np.bincount(np.abs(m), weights=weight)
-    orders = np.flatnonzero(harmonics > 1e-17)
+    orders = np.flatnonzero(np.abs(harmonics) > 1e-17)  # a box has negative lobes
     scan, voxel = (2 * np.pi / n_object * np.outer(at, orders) for at in (positions, np.arange(n_object)))
     # cos(a - b) = cos a cos b + sin a sin b makes the sum over k two small matrix products.
     matrix = (np.cos(scan) * harmonics[orders]) @ np.cos(voxel).T + (np.sin(scan) * harmonics[orders]) @ np.sin(voxel).T

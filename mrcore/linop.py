@@ -79,7 +79,7 @@ def same_device(a: torch.device, b: torch.device) -> bool:
 
 
 def _check(x: Tensor, op: LinearOp) -> None:
-    name, shape = type(op).__name__, op.shape_in
+    name, shape = type(op).__name__.lstrip("_"), op.shape_in
     if tuple(x.shape[x.ndim - len(shape) :]) != shape or x.ndim < len(shape):
         raise BadInputError(f"{name} expects data of shape (..., {', '.join(map(str, shape))}), got {tuple(x.shape)}")
     if real_dtype(x.dtype) != real_dtype(op.dtype):

@@ -1,0 +1,96 @@
+"""The table of all linear operators: a name and a builder of a small instance in float64 for each.
+
+Every concrete LinearOp of every package must appear here (tests/mrcore/test_linop.py checks that by introspection),
+in the geometries in which it is used. Builders are functions, so that importing the table costs nothing.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from mrcore.acquisition import DELTA_PSF, AxisPsf, gaussian_psf
+from mrcore.forward import imaging_operator
+from mrcore.grid import Grid
+from mrcore.linop import LinearOp
+from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, PermuteOp, SeparableOp
+from mrcore.resample import ResampleOp
+
+F64, C128 = torch.float64, torch.complex128
+
+
+def numbers(*shape: int, dtype: torch.dtype = F64, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def rotation(degrees: tuple[float, float, float]) -> np.ndarray:
+    """Rotation about x, then y, then z, as a 4 x 4 matrix."""
+    out = np.eye(4)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        i, j = [a for a in range(3) if a != axis]
+        turn = np.eye(4)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        out = turn @ out
+    return out
+
+
+def grid(shape, spacing_mm, centre_mm=(0, 0, 0), degrees=(0, 0, 0), flips=(), order=(0, 1, 2)) -> Grid:
+    """Grid whose field of view is centred at `centre_mm`; `order` names the world axis of each voxel axis."""
+    axes = np.zeros((4, 4))
+    axes[3, 3] = 1
+    for a in range(3):
+        axes[order[a], a] = spacing_mm[a] * (-1 if a in flips else 1)
+    affine = rotation(degrees) @ axes
+    affine[:3, 3] = np.asarray(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+OBJECT = grid((9, 10, 12), (1.0, 1.0, 1.0))
+SCAN_PSF = gaussian_psf((1.6, 1.7, 3.0))
+
+
+def imaging(scan: Grid, psf=SCAN_PSF, source: Grid = OBJECT) -> LinearOp:
+    return imaging_operator(source, scan, psf, F64)
+
+
+def separable(n_in: tuple[int, int, int], n_out: tuple[int, int, int]) -> SeparableOp:
+    a, b, c = (numbers(m, n, seed=i) for i, (m, n) in enumerate(zip(n_out, n_in, strict=True)))
+    return SeparableOp((a, b, c))
+
+
+OPERATORS: dict[str, Callable[[], LinearOp]] = {
+    "fourier even": lambda: FourierOp((4, 6, 2), C128),
+    "fourier odd": lambda: FourierOp((5, 3, 7), C128),
+    "fourier 1d": lambda: FourierOp((6,), C128),
+    "crop even to odd": lambda: CropOp((6, 8, 4), (3, 5, 3), F64),
+    "crop odd to even": lambda: CropOp((7, 5, 9), (4, 2, 6), F64),
+    "crop nothing": lambda: CropOp((3, 4, 5), (3, 4, 5), F64),
+    "permute cyclic": lambda: PermuteOp((3, 4, 5), (1, 2, 0), F64),
+    "permute swap": lambda: PermuteOp((3, 4, 5), (0, 2, 1), F64),
+    "diagonal real": lambda: DiagonalOp(numbers(3, 4, 5)),
+    "diagonal complex": lambda: DiagonalOp(numbers(3, 4, 5, dtype=C128)),
+    "coils": lambda: CoilOp(numbers(3, 4, 2, 5, dtype=C128)),
+    "one coil": lambda: CoilOp(numbers(1, 4, 2, 5, dtype=C128)),
+    "separable shrink": lambda: separable((5, 6, 7), (4, 3, 2)),
+    "separable grow": lambda: separable((2, 3, 4), (7, 6, 5)),
+    "separable mixed": lambda: separable((7, 2, 4), (3, 6, 1)),
+    "resample identity": lambda: ResampleOp(OBJECT, OBJECT, dtype=F64),
+    "resample oblique": lambda: ResampleOp(
+        OBJECT, grid((7, 6, 5), (1.3, 1.7, 2.1), (0.3, -1, 0), (10, -20, 30)), dtype=F64
+    ),
+    "resample motion": lambda: ResampleOp(OBJECT, OBJECT, rotation((4, 3, -5)), dtype=F64),
+    "resample outside": lambda: ResampleOp(OBJECT, grid((4, 5, 3), (2, 2, 2), (40, 0, 0)), dtype=F64),
+    "imaging integer ratio": lambda: imaging(grid((4, 5, 3), (2, 2, 4)), source=grid((8, 10, 12), (1, 1, 1))),
+    "imaging non-integer": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0))),
+    "imaging odd, delta": lambda: imaging(grid((9, 5, 3), (1, 2, 4)), DELTA_PSF),
+    "imaging box": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0)), (AxisPsf(1.0), AxisPsf(), AxisPsf(0, 3.0, False))),
+    "imaging flipped": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0), flips=(0, 2))),
+    "imaging permuted": lambda: imaging(grid((4, 5, 6), (3.0, 1.6, 1.7), flips=(1,), order=(2, 0, 1))),
+    "imaging oblique": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0), degrees=(12, -7, 20))),
+    "adjoint": lambda: separable((2, 3, 4), (5, 3, 2)).H,
+    "product real": lambda: separable((4, 3, 2), (2, 3, 4)) @ separable((5, 6, 7), (4, 3, 2)),
+    "product complex": lambda: CropOp((4, 3, 6), (3, 2, 4), F64) @ FourierOp((4, 3, 6), C128),
+    "sum": lambda: separable((3, 4, 5), (3, 4, 5)) + DiagonalOp(numbers(3, 4, 5)),
+    "scaled": lambda: -2.5 * separable((3, 4, 5), (2, 4, 6)),
+}
