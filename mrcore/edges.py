@@ -27,8 +27,8 @@ class EdgeSettings:
     """
 
     sigma_voxels: float = 1.0
-    low_quantile: float = 0.7
-    high_quantile: float = 0.9
+    low_quantile: float = 0.5
+    high_quantile: float = 0.8
     axes: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
@@ -43,6 +43,16 @@ class EdgeSettings:
 
 
 DEFAULT_EDGES = EdgeSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceEdges:
+    """Edges of a reference, boolean (n axes, X, Y, Z), and the (low, high) threshold of each axis they came from."""
+
+    edges: NDArray[np.bool_]
+    thresholds: tuple[tuple[float, float], ...]
+    mask: NDArray[np.bool_]
+    settings: EdgeSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,28 +71,34 @@ def edge_f1(
     tolerance_voxels: float = 1.0,
     settings: EdgeSettings = DEFAULT_EDGES,
 ) -> float:
-    """Return the F1 score of the image's Canny edges against those of the reference; see `find_edges`, `f1_of`."""
-    return f1_of(find_edges(reference, image, mask, settings), tolerance_voxels)
+    """Return the F1 score of the image's Canny edges against those of the reference.
+
+    Edges are found in every slice of both images, with thresholds set by the reference alone and used for both; see
+    `EdgeSettings` and `f1_of`.
+    """
+    return f1_of(find_edges(reference_edges(reference, mask, settings), image), tolerance_voxels)
 
 
-def find_edges(reference: Tensor, image: Tensor, mask: Tensor, settings: EdgeSettings = DEFAULT_EDGES) -> EdgePair:
-    """Find edges in every slice of both images, with thresholds set by the reference alone and used for both.
+def reference_edges(reference: Tensor, mask: Tensor, settings: EdgeSettings = DEFAULT_EDGES) -> ReferenceEdges:
+    """Find the edges of a reference (X, Y, Z) in `mask`, and thresholds that will serve for any image.
 
     Only voxels in the mask are smoothed and looked at, so the mask's own border is no edge.
 
     Raises:
-        BadInputError: shapes that differ, or an empty mask.
+        BadInputError: shapes that differ, or a mask without inner voxels.
     """
-    if not reference.shape == image.shape == mask.shape or mask.ndim != 3 or not bool(mask.any()):
-        raise BadInputError("edges need a reference, an image and a non-empty mask (X, Y, Z) of one shape")
-    brain = mask.cpu().numpy()
-    pair = [x.detach().cpu().numpy().astype(np.float32) for x in (reference, image)]
-    found: tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]] = ([], [])
-    for axis in settings.axes:
-        low, high = _thresholds(pair[0], brain, axis, settings)
-        for edges, values in zip(found, pair, strict=True):
-            edges.append(_canny_slices(values, brain, axis, low, high, settings.sigma_voxels))
-    return EdgePair(np.stack(found[0]), np.stack(found[1]), settings)
+    _require_shape(reference, mask)
+    brain, values = mask.cpu().numpy(), _values(reference)
+    thresholds = tuple(_thresholds(values, brain, axis, settings) for axis in settings.axes)
+    return ReferenceEdges(_edges(values, brain, thresholds, settings), thresholds, brain, settings)
+
+
+def find_edges(reference: ReferenceEdges, image: Tensor) -> EdgePair:
+    """Find the edges of `image` in the reference's mask, with the reference's thresholds."""
+    if tuple(image.shape) != reference.mask.shape:
+        raise BadInputError(f"the image is {tuple(image.shape)} but the reference {reference.mask.shape}")
+    edges = _edges(_values(image), reference.mask, reference.thresholds, reference.settings)
+    return EdgePair(reference.edges, edges, reference.settings)
 
 
 def f1_of(edges: EdgePair, tolerance_voxels: float = 1.0, region: Tensor | None = None) -> float:
@@ -107,15 +123,32 @@ def f1_of(edges: EdgePair, tolerance_voxels: float = 1.0, region: Tensor | None 
     return 2 * precision * recall / (precision + recall)
 
 
+def _require_shape(reference: Tensor, mask: Tensor) -> None:
+    if reference.shape != mask.shape or mask.ndim != 3 or not bool(mask.any()):
+        raise BadInputError("edges need a reference and a non-empty mask (X, Y, Z) of one shape")
+
+
+def _values(image: Tensor) -> NDArray[np.float32]:
+    return np.asarray(image.detach().cpu().numpy(), np.float32)
+
+
+def _edges(
+    values: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    thresholds: tuple[tuple[float, float], ...],
+    settings: EdgeSettings,
+) -> NDArray[np.bool_]:
+    pairs = zip(settings.axes, thresholds, strict=True)
+    return np.stack([_canny_slices(values, mask, axis, *limits, settings.sigma_voxels) for axis, limits in pairs])
+
+
 def _canny_slices(
     values: NDArray[np.float32], mask: NDArray[np.bool_], axis: int, low: float, high: float, sigma: float
 ) -> NDArray[np.bool_]:
     edges = np.zeros(mask.shape, bool)
     slices, brain, out = (np.moveaxis(x, axis, 0) for x in (values, mask, edges))
     for i in np.flatnonzero(brain.any(axis=(1, 2))):
-        out[i] = canny(  # type: ignore[no-untyped-call]
-            slices[i], sigma=sigma, low_threshold=low, high_threshold=high, mask=brain[i]
-        )
+        out[i] = canny(slices[i], sigma=sigma, low_threshold=low, high_threshold=high, mask=brain[i])
     return edges
 
 

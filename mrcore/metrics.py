@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from mrcore.edges import DEFAULT_EDGES, EdgeSettings, edge_f1, f1_of, find_edges
+from mrcore.edges import DEFAULT_EDGES, EdgeSettings, ReferenceEdges, edge_f1, f1_of, find_edges, reference_edges
 from mrcore.errors import BadInputError
 from mrcore.overlap import (
     TissueContrast,
@@ -22,6 +22,7 @@ from mrcore.overlap import (
     wm_gm_contrast,
 )
 from mrcore.similarity import (
+    Box,
     bounding_box,
     data_range,
     gradient_error,
@@ -38,6 +39,7 @@ from mrcore.volume import TissueMap, Volume, require_same_grid
 __all__ = [
     "RegionScores",
     "Scores",
+    "Target",
     "TissueContrast",
     "dice",
     "dice_by_tissue",
@@ -49,7 +51,9 @@ __all__ = [
     "mslc",
     "nrmse",
     "psnr",
+    "score_against",
     "score_image",
+    "score_target",
     "score_tissues",
     "scores_to_json",
     "ssim",
@@ -104,6 +108,19 @@ class Scores:
     edges: EdgeSettings = DEFAULT_EDGES
 
 
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A reference made ready by `score_target`, so that many images are scored against it without repeating work."""
+
+    reference: Volume
+    mask: Tensor
+    tissues: TissueMap | None
+    box: Box
+    deep: Tensor
+    edges: ReferenceEdges
+    inside_depth_mm: float
+
+
 def score_image(
     reference: Volume,
     image: Volume,
@@ -131,45 +148,74 @@ def score_image(
         GridMismatchError: images or tissues on different grids.
         BadInputError: a mask of another shape, empty, or without voxels deep enough inside.
     """
-    require_same_grid(reference.grid, image.grid, "reference and image")
+    target = score_target(reference, mask, tissues, inside_depth_mm=inside_depth_mm, edges=edges)
+    return score_against(target, image, fit_intensity=fit_intensity, noise_sd=noise_sd)
+
+
+def score_target(
+    reference: Volume,
+    mask: Tensor,
+    tissues: TissueMap | None = None,
+    *,
+    inside_depth_mm: float = 4.0,
+    edges: EdgeSettings = DEFAULT_EDGES,
+) -> Target:
+    """Do the part of `score_image` that depends on the reference alone; arguments and errors as there."""
     if tissues is not None:
         require_same_grid(reference.grid, tissues.grid, "reference and tissue maps")
-    peak = data_range(reference.data, mask)
-    scale, offset = intensity_fit(reference.data, image.data, mask) if fit_intensity else (1.0, 0.0)
-    # One voxel of margin: gradients and edges look at neighbours, and all else is nil outside the mask.
+    data_range(reference.data, mask)
+    # One voxel of margin: gradients and edges look at neighbours, and nothing else leaves the mask.
     box = bounding_box(mask, margin=1)
-    spacing_mm = reference.grid.spacing_mm
-    deep = inside(mask, spacing_mm, inside_depth_mm)[box]
+    deep = inside(mask[box], reference.grid.spacing_mm, inside_depth_mm)
     if not bool(deep.any()):
         raise BadInputError(f"no voxel of the mask is more than {inside_depth_mm} mm from its edge; lower the depth")
-    target, scored, brain = reference.data[box], scale * image.data[box] + offset, mask[box]
-    found = find_edges(target, scored, brain, edges)
-    similarity = ssim_map(target, scored, brain)
-    whole, core = (
-        RegionScores(
-            n_voxels=int(region.sum()),
-            psnr_db=psnr(target, scored, brain, region),
-            nrmse=nrmse(target, scored, brain, region),
-            ssim=float(similarity[region].double().mean()),
-            gradient_error=gradient_error(target, scored, brain, spacing_mm, region),
-            edge_f1_0=f1_of(found, 0, region),
-            edge_f1_1=f1_of(found, 1, region),
-        )
-        for region in (brain, deep)
-    )
+    found = reference_edges(reference.data[box], mask[box], edges)
+    return Target(reference, mask, tissues, box, deep, found, inside_depth_mm)
+
+
+def score_against(
+    target: Target, image: Volume, *, fit_intensity: bool = False, noise_sd: float | None = None
+) -> Scores:
+    """Score `image` against a prepared target; arguments and errors as in `score_image`."""
+    reference, mask, tissues = target.reference, target.mask, target.tissues
+    require_same_grid(reference.grid, image.grid, "reference and image")
+    scale, offset = intensity_fit(reference.data, image.data, mask) if fit_intensity else (1.0, 0.0)
+    scored = scale * image.data + offset if fit_intensity else image.data
+    truth, brain = reference.data[target.box], mask[target.box]
+    whole, core = _regions(target, truth, scored[target.box], brain)
     return Scores(
         whole=whole,
         inside=core,
-        mslc=mslc(_only(scored, brain)),
-        reference_mslc=mslc(_only(target, brain)),
-        contrast=None if tissues is None else wm_gm_contrast(scale * image.data + offset, tissues, noise_sd, mask),
+        mslc=mslc(_only(scored[target.box], brain)),
+        reference_mslc=mslc(_only(truth, brain)),
+        contrast=None if tissues is None else wm_gm_contrast(scored, tissues, noise_sd, mask),
         reference_contrast=None if tissues is None else wm_gm_contrast(reference.data, tissues, None, mask),
-        data_range=peak,
+        data_range=data_range(reference.data, mask),
         scale=scale,
         offset=offset,
-        inside_depth_mm=inside_depth_mm,
-        edges=edges,
+        inside_depth_mm=target.inside_depth_mm,
+        edges=target.edges.settings,
     )
+
+
+def _regions(target: Target, truth: Tensor, scored: Tensor, brain: Tensor) -> tuple[RegionScores, RegionScores]:
+    """Return the scores of the whole mask and of its inside, from one map and one set of edges."""
+    found = find_edges(target.edges, scored)
+    similarity = ssim_map(truth, scored, brain)
+    spacing_mm = target.reference.grid.spacing_mm
+    whole, core = (
+        RegionScores(
+            n_voxels=int(region.sum()),
+            psnr_db=psnr(truth, scored, brain, region),
+            nrmse=nrmse(truth, scored, brain, region),
+            ssim=float(similarity[region].double().mean()),
+            gradient_error=gradient_error(truth, scored, brain, spacing_mm, region),
+            edge_f1_0=f1_of(found, 0, region),
+            edge_f1_1=f1_of(found, 1, region),
+        )
+        for region in (brain, target.deep)
+    )
+    return whole, core
 
 
 def score_tissues(reference: TissueMap, image: TissueMap) -> Mapping[str, Mapping[str, float]]:

@@ -88,7 +88,7 @@ def ssim_map(reference: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     pair = [torch.where(mask, x, zero).numpy() for x in (reference, image.to(reference.dtype))]
     # Background all around gives windows at the edge of the array the same content as anywhere else.
     padded = [np.pad(x, radius) for x in pair]
-    _, values = structural_similarity(  # type: ignore[no-untyped-call]
+    _, values = structural_similarity(
         *padded, data_range=peak, gaussian_weights=True, sigma=SSIM_SIGMA_VOXELS, use_sample_covariance=False, full=True
     )
     core = (slice(radius, -radius),) * 3
