@@ -40,7 +40,7 @@ class ResampleOp(LinearOp):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if motion is not None and (np.shape(motion) != (4, 4) or not np.isfinite(np.linalg.cond(motion))):
+        if motion is not None and not _is_invertible(motion):
             raise BadInputError("a motion must be a finite, invertible 4 x 4 matrix, world mm to world mm")
         self.source, self.target, self.motion = source, target, motion
         self.shape_in, self.shape_out = source.shape, target.shape
@@ -89,6 +89,10 @@ class ResampleOp(LinearOp):
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ResampleOp:
         return ResampleOp(self.source, self.target, self.motion, dtype or self.dtype, device)
+
+
+def _is_invertible(motion: NDArray[np.float64]) -> bool:
+    return np.shape(motion) == (4, 4) and bool(np.isfinite(motion).all()) and np.linalg.matrix_rank(motion) == 4
 
 
 def _strides(shape: Shape) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ import torch
 
 from mrcore.acquisition import DELTA_PSF, AxisPsf, gaussian_psf
 from mrcore.forward import imaging_operator
-from mrcore.grid import Grid
+from mrcore.grid import Grid, to_world
 from mrcore.linop import LinearOp
 from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, PermuteOp, SeparableOp
 from mrcore.resample import ResampleOp
@@ -94,3 +94,19 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "sum": lambda: separable((3, 4, 5), (3, 4, 5)) + DiagonalOp(numbers(3, 4, 5)),
     "scaled": lambda: -2.5 * separable((3, 4, 5), (2, 4, 6)),
 }
+
+
+def positions_mm(where: Grid) -> torch.Tensor:
+    """World positions (X, Y, Z, 3) of the voxels of a grid."""
+    voxels = np.stack(np.meshgrid(*(np.arange(n) for n in where.shape), indexing="ij"), -1)
+    return torch.from_numpy(to_world(where, voxels))
+
+
+def blob(where: Grid, centre_mm, sd_mm: float) -> torch.Tensor:
+    """Gaussian of height 1 at a world position."""
+    squared = (positions_mm(where) - torch.tensor(centre_mm, dtype=F64)).square().sum(-1)
+    return torch.exp(-0.5 * squared / sd_mm**2)
+
+
+def centroid_mm(image: torch.Tensor, where: Grid) -> np.ndarray:
+    return ((positions_mm(where) * image[..., None]).sum((0, 1, 2)) / image.sum()).numpy()
