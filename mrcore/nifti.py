@@ -290,7 +290,7 @@ def _data(
     if n_there < n_bytes:
         text = f"the data are truncated: the header asks for {n_bytes} bytes and {max(n_there, 0)} are there"
         return None, [*problems, Problem(f"{text}; copy or convert the file again")]
-    if problems:
+    if problems or n_bytes == 0:
         return None, problems
     try:
         with np.errstate(over="ignore", invalid="ignore"):
