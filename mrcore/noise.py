@@ -71,12 +71,13 @@ BACKGROUND, RESIDUAL = "background", "residual"
 def background_noise(image: Tensor, mask: Tensor | None = None) -> NoiseEstimate | None:
     """Estimate noise from the air around the object in a magnitude image (X, Y, Z); None where there is no air left.
 
-    Air is what lies below the noise's own 4 sd, outside `mask` (X, Y, Z, bool) where one is given. Voxels of exactly
-    0 were set so by software and do not count; where they outnumber the air, or air is less than 1 % of the image,
-    there is nothing to measure. The estimate is the Rayleigh one from the median, median / sqrt(2 ln 2), which
-    a few bright voxels do not move.
+    Air is what lies below the noise's own 4 sd, more than two voxels outside `mask` (X, Y, Z, bool) where one is
+    given. Voxels of exactly 0 were set so by software and do not count; where they outnumber the air, or air is less
+    than 1 % of the image, there is nothing to measure. The estimate is the Rayleigh one from the median,
+    median / sqrt(2 ln 2), which a few bright voxels do not move.
     """
-    outside = image[~mask] if mask is not None else image.reshape(-1)
+    # Two voxels around the object hold its blur and ringing.
+    outside = image[~_grown(mask, 2)] if mask is not None else image.reshape(-1)
     values, positive = outside[outside > 0], image[image > 0]
     n_zero = outside.numel() - values.numel()
     air = values[values < _two_class_threshold(positive)] if values.numel() else values
@@ -135,6 +136,11 @@ def estimate_noise(image: Tensor, mask: Tensor, core: Tensor | None = None) -> N
     """Estimate noise from the air outside `mask`, else from residuals in `core` (default: in `mask`)."""
     found = background_noise(image, mask)
     return residual_noise(image, mask if core is None else core) if found is None else found
+
+
+def _grown(mask: Tensor, n_voxels: int) -> Tensor:
+    grown = torch.nn.functional.max_pool3d(mask[None].float(), 2 * n_voxels + 1, 1, n_voxels)
+    return grown[0] > 0
 
 
 def _median(values: Tensor) -> float:

@@ -22,8 +22,8 @@ from mrcore.signal import sequence_signal, signal_of
 from mrcore.tissue import TISSUE_TABLE, Tissue, relaxation
 from mrcore.volume import TISSUES, TissueMap, Volume
 
-SPGR_T1W = Sequence("T1w", tr_s=0.02, te_s=0.004, flip_deg=25.0)
-"""Spoiled gradient echo whose WM : GM : CSF is about 1 : 0.8 : 0.35 at 3 T."""
+SPGR_T1W = Sequence("T1w", tr_s=0.008, te_s=0.003, flip_deg=30.0)
+"""Spoiled gradient echo whose WM : GM : CSF is about 1 : 0.78 : 0.31 at 3 T."""
 
 _BRAIN_MM = (66.0, 82.0, 62.0)
 _CSF_MM, _SKULL_MM, _SCALP_MM = 2.5, 6.0, 6.0

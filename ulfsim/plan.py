@@ -1,0 +1,81 @@
+"""Where a scan lies in a volume: its grid, its operator, and tissue maps as its voxels see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from mrcore.acquisition import Acquisition
+from mrcore.forward import imaging_operator
+from mrcore.grid import Grid, Shape3, cropped, with_spacing
+from mrcore.linop import LinearOp
+from mrcore.volume import TissueMap, Volume
+
+_WORLD = ("R", "A", "S")
+
+
+@dataclass(frozen=True, eq=False)
+class ScanPlan:
+    """A scan of an object: both grids and the imaging operator between them."""
+
+    object_grid: Grid
+    scan_grid: Grid
+    operator: LinearOp
+    acquisition: Acquisition
+
+
+def plan_scan(object_grid: Grid, acquisition: Acquisition, dtype: torch.dtype = torch.float32) -> ScanPlan:
+    """Lay a scan over the field of view of `object_grid`, along its voxel axes whatever their orientation.
+
+    The scan's axes are those of the object in the order right, anterior, superior, with the one nearest to
+    `acquisition.slice_axis` moved to the end, so that voxel size and PSF of `acquisition` fit them as they are; their
+    signs stay those of the object. Both grids share the Fourier origin.
+
+    Raises:
+        BadInputError: voxels that do not fit the field of view.
+    """
+    order = scan_axes(object_grid, acquisition.slice_axis)
+    shape = cast("Shape3", tuple(object_grid.shape[a] for a in order))
+    turned = Grid(shape, object_grid.affine[:, [*order, 3]])
+    scan_grid = with_spacing(turned, acquisition.voxel_mm)
+    operator = imaging_operator(object_grid, scan_grid, acquisition.psf, dtype)
+    return ScanPlan(object_grid, scan_grid, operator, acquisition)
+
+
+def scan_axes(grid: Grid, slice_axis: str) -> tuple[int, int, int]:
+    """Return the voxel axes of `grid` nearest to R, A and S, with that of `slice_axis` moved to the end."""
+    nearest = [int(axis) for axis in nib.orientations.io_orientation(grid.affine)[:, 0]]
+    world = [axis for axis in range(3) if axis != _WORLD.index(slice_axis)] + [_WORLD.index(slice_axis)]
+    return cast("tuple[int, int, int]", tuple(nearest.index(axis) for axis in world))
+
+
+def tissues_through(plan: ScanPlan, tissues: TissueMap) -> TissueMap:
+    """Return the tissue maps that the scan's voxels see: each map taken through the imaging operator.
+
+    Ringing is clipped and sums above one are scaled back.
+    """
+    prob = torch.stack([plan.operator(p) for p in tissues.prob.to(plan.operator.dtype)]).clamp_min(0)
+    return TissueMap(prob / prob.sum(0).clamp_min(1), tissues.names, plan.scan_grid)
+
+
+def slice_axis_of(grid: Grid) -> str:
+    """Return the world axis (R, A or S) nearest to the axis of the largest voxel size, the last of equal ones."""
+    axis = max(range(3), key=lambda a: (round(grid.spacing_mm[a], 3), a))
+    return _WORLD[int(nib.orientations.io_orientation(grid.affine)[axis, 0])]
+
+
+def with_margin(volume: Volume, tissues: TissueMap, margin_mm: float) -> tuple[Volume, TissueMap]:
+    """Pad an image and its tissue maps with zeros by at least `margin_mm` on every side.
+
+    The object lattice is one period of the operator: what touches an edge would appear at the opposite one.
+    """
+    n = [int(np.ceil(margin_mm / s - 1e-9)) for s in volume.grid.spacing_mm]
+    shape = cast("Shape3", tuple(s + 2 * k for s, k in zip(volume.grid.shape, n, strict=True)))
+    grid = cropped(volume.grid, cast("Shape3", tuple(-k for k in n)), shape)
+    widths = [k for a in (2, 1, 0) for k in (n[a], n[a])]
+    padded = Volume(torch.nn.functional.pad(volume.data, widths), grid, volume.meta)
+    return padded, TissueMap(torch.nn.functional.pad(tissues.prob, widths), tissues.names, grid)

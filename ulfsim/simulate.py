@@ -1,0 +1,160 @@
+"""Deterministic simulation of an ultra-low-field scan: tissue gains, the imaging operator, complex noise, magnitude."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from mrcore.acquisition import Acquisition, to_json
+from mrcore.errors import BadInputError
+from mrcore.forward import predict
+from mrcore.linop import LinearOp
+from mrcore.noise import add_noise, background_noise, seeded
+from mrcore.volume import TissueMap, Volume, require_same_grid
+from ulfsim.calibrate import Calibration, calibrate
+from ulfsim.plan import ScanPlan, plan_scan, scan_axes
+from ulfsim.presets import Preset
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A simulated scan and everything it was made from.
+
+    `truth` is the noise-free object in the scan's contrast on the source's grid; `operator` takes it to the scan, so
+    `scan.data` is `predict(operator, truth.data)` plus noise of `acquisition.noise_sd`.
+    """
+
+    scan: Volume
+    truth: Volume
+    operator: LinearOp
+    acquisition: Acquisition
+    gains: Mapping[str, float]
+    background_gain: float
+    seed: int
+    notes: tuple[str, ...]
+
+
+def simulate(
+    volume: Volume,
+    tissues: TissueMap,
+    acquisition: Acquisition,
+    gains: Mapping[str, float],
+    seed: int,
+    background_gain: float | None = None,
+) -> Simulation:
+    """Scan `volume` (real, high field) with one gain per tissue; the same arguments give the same bytes.
+
+    The truth is volume x (sum_t gain_t p_t + background_gain p_outside). What no tissue covers (skull, scalp, air)
+    has no measured target: by default it keeps its proportion to the last tissue (WM). Negative values, which only
+    interpolation leaves in a magnitude image, become 0.
+
+    Raises:
+        GridMismatchError: tissues on another grid.
+        BadInputError: complex data, or gains that do not name the tissues or are negative.
+    """
+    plan = plan_scan(volume.grid, acquisition, volume.data.dtype.to_real())
+    truth, outside = apply_gains(volume, tissues, gains, background_gain)
+    clean = predict(plan.operator, truth.data)
+    noisy = add_noise(clean, acquisition.noise_sd, seeded(seed, "ulfsim.simulate:noise"))
+    source = {key: volume.meta[key] for key in ("SourceFile", "SourceSHA256") if key in volume.meta}
+    settings = {"Gains": dict(gains), "BackgroundGain": outside, "Seed": seed, "NoiseSD": acquisition.noise_sd}
+    scan = Volume(noisy, plan.scan_grid, {**to_json(acquisition), "Simulation": {**settings, **source}})
+    notes = tuple(_notes(volume, truth, tissues, plan))
+    return Simulation(scan, truth, plan.operator, plan.acquisition, MappingProxyType(dict(gains)), outside, seed, notes)
+
+
+def calibrated_simulation(
+    volume: Volume, tissues: TissueMap, preset: Preset, seed: int, noise_sd: float | None = None
+) -> tuple[Calibration, Simulation]:
+    """Calibrate gains and noise so that the scan has the SNRs of `preset`, then simulate it.
+
+    `noise_sd` fixes the noise per real channel in units of `volume`. By default it is the source's own noise where
+    that can be measured in air and lets the target be reached; otherwise the scan keeps the source's intensities.
+    """
+    plan = plan_scan(volume.grid, preset.acquisition, volume.data.dtype.to_real())
+    air = background_noise(volume.data, tissues.mask) if noise_sd is None else None
+    calibration = calibrate(volume, tissues, plan, preset.snr, noise_sd=noise_sd if air is None else air.sd)
+    if air is not None and calibration.misses_target:
+        calibration = calibrate(volume, tissues, plan, preset.snr)
+    acquisition = replace(preset.acquisition, noise_sd=calibration.noise_sd)
+    return calibration, simulate(volume, tissues, acquisition, calibration.gains, seed, calibration.background_gain)
+
+
+def apply_gains(
+    volume: Volume, tissues: TissueMap, gains: Mapping[str, float], background_gain: float | None = None
+) -> tuple[Volume, float]:
+    """Return `volume` in the new contrast (the truth of a simulation), and the gain used outside all tissues."""
+    require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
+    if volume.data.is_complex():
+        raise BadInputError(
+            "a simulation starts from a magnitude image; take the magnitude of this complex volume first"
+        )
+    if sorted(gains) != sorted(tissues.names):
+        raise BadInputError(f"gains must name the tissues {sorted(tissues.names)}, got {sorted(gains)}")
+    outside = gains[tissues.names[-1]] if background_gain is None else background_gain
+    if min(*gains.values(), outside) < 0:
+        raise BadInputError(f"gains must not be negative, got {dict(gains)} and {outside} outside")
+    # Written around the outside gain, so that equal gains give exactly that multiple of the image.
+    gain_map = torch.full_like(volume.data, outside)
+    for name, prob in zip(tissues.names, tissues.prob.to(volume.data.dtype), strict=True):
+        gain_map += (gains[name] - outside) * prob
+    return Volume((volume.data * gain_map).clamp_min(0), volume.grid, volume.meta), outside
+
+
+def border_dip(source: Tensor, truth: Tensor, mask: Tensor, n_bins: int = 64) -> float:
+    """Return how far the truth falls where the source rises, as a fraction of the truth's range in the mask.
+
+    Gains that follow tissue probabilities may turn the order of intensities over at borders (false rims). The mean
+    truth is taken in bins of source intensity; the largest fall below an earlier bin counts, on a rising curve, and
+    the largest rise on a falling one, whichever is smaller.
+    """
+    inside, mapped = source[mask].double(), truth[mask].double()
+    low, high = float(inside.min()), float(inside.max())
+    if high <= low:
+        return 0.0
+    index = ((inside - low) / (high - low) * n_bins).long().clamp(0, n_bins - 1)
+    count = torch.bincount(index, minlength=n_bins)
+    mean = torch.bincount(index, mapped, minlength=n_bins) / count.clamp_min(1)
+    curve = mean[count >= max(20, 1e-3 * inside.numel())]
+    span = float(curve.max() - curve.min()) if curve.numel() else 0.0
+    if span == 0:
+        return 0.0
+    fall = float((curve.cummax(0).values - curve).max())
+    rise = float((curve - curve.cummin(0).values).max())
+    return min(fall, rise) / span
+
+
+def _notes(volume: Volume, truth: Volume, tissues: TissueMap, plan: ScanPlan) -> list[str]:
+    notes = []
+    dip = border_dip(volume.data, truth.data, tissues.mask)
+    if dip > 0.02:
+        notes.append(f"the gains are not monotone in intensity: dips of {100 * dip:.0f} % at tissue borders")
+    object_mm = [volume.grid.spacing_mm[a] for a in scan_axes(volume.grid, plan.acquisition.slice_axis)]
+    if any(fine > coarse * 1.001 for fine, coarse in zip(object_mm, plan.scan_grid.spacing_mm, strict=True)):
+        notes.append("the source's voxels are larger than the scan's on some axis: nothing finer can be simulated")
+    if _touches_edge(truth, plan):
+        notes.append(
+            "the object touches the edge of its lattice and wraps by one voxel; pad it (ulfsim.plan.with_margin)"
+        )
+    n_negative = int((volume.data < 0).sum())
+    if n_negative:
+        notes.append(f"{n_negative} negative values of the source were set to 0")
+    return notes
+
+
+def _touches_edge(truth: Volume, plan: ScanPlan) -> bool:
+    """Whether anything above 5 % of the maximum lies within one scan voxel of a face of the lattice."""
+    limit = 0.05 * float(truth.data.max())
+    for axis, width_mm in zip(
+        scan_axes(truth.grid, plan.acquisition.slice_axis), plan.scan_grid.spacing_mm, strict=True
+    ):
+        n = truth.grid.shape[axis]
+        width = max(1, min(n, round(width_mm / truth.grid.spacing_mm[axis])))
+        faces = (truth.data.narrow(axis, start, width) for start in (0, n - width))
+        if any(float(face.max()) > limit for face in faces):
+            return True
+    return False
