@@ -19,6 +19,7 @@ from mrcore.volume import TISSUES, TissueMap, require_same_grid
 
 # Sums of given probabilities may miss 1 by this much (8-bit maps, interpolation) before they are refused.
 _SUM_TOLERANCE = 0.05
+_LARGEST_CODE = 20_000
 
 
 def load_mask(path: Path, grid: Grid) -> Tensor:
@@ -101,17 +102,19 @@ def save_tissues(
 def _from_labels(path: Path) -> TissueMap:
     image = read_image(path)
     data = require_usable(image)
-    codes = np.rint(data).astype(np.int64)
-    if (np.abs(data - codes) > 1e-3).any():
+    if (data != np.rint(data)).any():
         raise BadInputError(
             f"{path} is not a label map: it holds values between whole numbers; give labels, or three probability "
             "maps in the order CSF GM WM"
         )
-    present, where = np.unique(codes, return_inverse=True)
-    tissue = tissue_of_codes(present.tolist(), str(path))
-    lookup = np.array([-1 if tissue[code] is None else TISSUES.index(str(tissue[code])) for code in present.tolist()])
-    index = lookup[where.reshape(codes.shape)]
-    prob = np.stack([index == number for number in range(len(TISSUES))]).astype(np.float32)
+    codes = data.clip(-1, _LARGEST_CODE + 1).astype(np.int32) + 1
+    present = [int(code) - 1 for code in np.flatnonzero(np.bincount(codes.ravel()))]
+    table = tissue_of_codes(present, str(path))
+    number_of = np.full(_LARGEST_CODE + 3, -1, dtype=np.int8)
+    for code in present:
+        number_of[code + 1] = -1 if table[code] is None else TISSUES.index(str(table[code]))
+    tissue = number_of[codes]
+    prob = np.stack([tissue == number for number in range(len(TISSUES))]).astype(np.float32)
     return _complete(prob, image.grid, str(path))
 
 

@@ -196,7 +196,7 @@ CASES = [
     (header_asks_for_the_moon, "the data are truncated"),
     (truncated_header, "the data are truncated"),
     (unknown_type, "header is damaged"),
-    (no_volume, "three positive sizes"),
+    (no_volume, "a grid needs three positive"),
     (holds_nan, "1 of 720 voxels are NaN or infinite"),
     (holds_infinity, "2 of 720 voxels are NaN or infinite"),
     (too_large_for_float32, "720 of 720 voxels are NaN or infinite"),

@@ -258,7 +258,7 @@ def test_nothing_is_overwritten_without_force(tmp_path):
     save_volume(volume, tmp_path / "a.nii.gz", sidecar={})
     before = (tmp_path / "a.nii.gz").read_bytes()
     other = Volume(volume.data + 1, volume.grid)
-    with pytest.raises(BadInputError, match="exists already.*--force"):
+    with pytest.raises(BadInputError, match=r"exists already.*--force"):
         save_volume(other, tmp_path / "a.nii.gz", sidecar={})
     assert (tmp_path / "a.nii.gz").read_bytes() == before
     save_volume(other, tmp_path / "a.nii.gz", sidecar={}, force=True)
@@ -275,18 +275,28 @@ def test_existing_sidecar_alone_stops_the_image_too(tmp_path):
 def test_interrupted_write_leaves_nothing_and_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(path, force=True) as temporary:
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with atomic_write(path, force=True) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
 
 
 def test_file_that_appears_during_the_work_is_not_replaced(tmp_path):
     path = tmp_path / "a.bin"
-    with pytest.raises(BadInputError, match="exists already"), atomic_write(path) as temporary:
-        temporary.write_bytes(b"mine")
-        path.write_bytes(b"theirs")
+
+    def raced():
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(BadInputError, match="exists already"):
+        raced()
     assert path.read_bytes() == b"theirs"
 
 
