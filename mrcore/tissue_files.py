@@ -107,12 +107,15 @@ def _from_labels(path: Path) -> TissueMap:
             f"{path} is not a label map: it holds values between whole numbers; give labels, or three probability "
             "maps in the order CSF GM WM"
         )
-    codes = data.clip(-1, _LARGEST_CODE + 1).astype(np.int32) + 1
-    present = [int(code) - 1 for code in np.flatnonzero(np.bincount(codes.ravel()))]
+    if data.min() < 0 or data.max() > _LARGEST_CODE:
+        outside = np.unique(data[(data < 0) | (data > _LARGEST_CODE)])
+        tissue_of_codes([int(code) for code in outside], str(path))
+    codes = data.astype(np.int32)
+    present = [int(code) for code in np.flatnonzero(np.bincount(codes.ravel()))]
     table = tissue_of_codes(present, str(path))
-    number_of = np.full(_LARGEST_CODE + 3, -1, dtype=np.int8)
+    number_of = np.full(_LARGEST_CODE + 1, -1, dtype=np.int8)
     for code in present:
-        number_of[code + 1] = -1 if table[code] is None else TISSUES.index(str(table[code]))
+        number_of[code] = -1 if table[code] is None else TISSUES.index(str(table[code]))
     tissue = number_of[codes]
     prob = np.stack([tissue == number for number in range(len(TISSUES))]).astype(np.float32)
     return _complete(prob, image.grid, str(path))
