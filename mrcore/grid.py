@@ -37,7 +37,7 @@ class Grid:
         except TypeError:
             shape = ()
         if len(shape) != 3 or min(shape) < 1:
-            raise BadInputError(f"a grid needs three positive whole sizes (X, Y, Z), got {self.shape}")
+            raise BadInputError(f"a grid needs three positive sizes (X, Y, Z), whole numbers, got {self.shape}")
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise BadInputError("the affine must be a finite 4 x 4 matrix; repair the header of the image")

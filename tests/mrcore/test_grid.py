@@ -54,10 +54,10 @@ def test_numpy_sizes_become_plain_integers():
 @pytest.mark.parametrize(
     ("shape", "affine", "message"),
     [
-        ((4, 4), LAS, r"three positive whole sizes .* got \(4, 4\)"),
-        ((4, 4, 0), LAS, "three positive whole sizes"),
-        ((4, 4, 3.5), LAS, "three positive whole sizes"),
-        (4, LAS, "three positive whole sizes"),
+        ((4, 4), LAS, r"three positive sizes .* got \(4, 4\)"),
+        ((4, 4, 0), LAS, "three positive sizes"),
+        ((4, 4, 3.5), LAS, "three positive sizes"),
+        (4, LAS, "three positive sizes"),
         ((4, 4, 4), np.eye(3), "finite 4 x 4"),
         ((4, 4, 4), np.full((4, 4), np.nan), "finite 4 x 4"),
         ((4, 4, 4), np.diag([1, 1, 1, 2.0]), "last row"),
