@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,14 +57,19 @@ def debias(mean_magnitude: Tensor, sd: float) -> Tensor:
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """Estimated noise `sd` per real channel, the `method` used, voxels it rests on, and a `message` for reports."""
+    """Estimated noise `sd` per real channel, the `method` used, voxels it rests on, and a `message` for reports.
+
+    `plausible` is False where the values are not distributed as such noise is: ghosts, ringing, filters.
+    """
 
     sd: float
     method: str
     n_voxels: int
     message: str
+    plausible: bool = True
 
 
+_RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))
 BACKGROUND, RESIDUAL = "background", "residual"
 
 
@@ -74,27 +79,64 @@ def background_noise(image: Tensor, mask: Tensor | None = None) -> NoiseEstimate
     Air is what lies below the noise's own 4 sd, more than two voxels outside `mask` (X, Y, Z, bool) where one is
     given. Voxels of exactly 0 were set so by software and do not count; where they outnumber the air, or air is less
     than 1 % of the image, there is nothing to measure. The estimate is the Rayleigh one from the median,
-    median / sqrt(2 ln 2), which a few bright voxels do not move.
+    median / sqrt(2 ln 2), which a few bright voxels do not move. Where ghosts or ringing spoil part of the air, its
+    quieter part is used, if that is distributed as noise.
     """
-    # Two voxels around the object hold its blur and ringing.
-    outside = image[~_grown(mask, 2)] if mask is not None else image.reshape(-1)
-    values, positive = outside[outside > 0], image[image > 0]
-    n_zero = outside.numel() - values.numel()
-    air = values[values < _two_class_threshold(positive)] if values.numel() else values
-    n_before = 0
+    # Two voxels around the object hold its blur.
+    outside = image > 0 if mask is None else (image > 0) & ~_grown(mask, 2)
+    n_zero = int((image == 0).sum()) if mask is None else int(((image == 0) & ~mask).sum())
+    values = image[outside]
+    if values.numel() == 0:
+        return None
+    limit, previous = _two_class_threshold(image[image > 0]), 0.0
     # The first cut only has to leave most of the air; from there both ends of the range find their place.
     for _ in range(100):
-        if air.numel() in (0, n_before):
+        air = values[values <= limit]
+        if air.numel() == 0 or limit == previous:
             break
-        n_before = air.numel()
-        air = values[values <= 4 * _median(air) / math.sqrt(2 * math.log(2))]
+        previous, limit = limit, 4 * _median(air) / _RAYLEIGH_MEDIAN
     if air.numel() < max(n_zero, 0.01 * image.numel(), 200):
         return None
-    sd = _median(air) / math.sqrt(2 * math.log(2))
-    ratio = float(air.mean() / air.std())
-    note = "" if abs(ratio / (RAYLEIGH_MEAN / RAYLEIGH_SD) - 1) < 0.1 else ": not that of Rayleigh noise (1.91)"
-    message = f"noise sd {sd:.4g} from {air.numel()} voxels of air; their mean is {ratio:.2f} sd{note}"
-    return NoiseEstimate(sd, BACKGROUND, air.numel(), message)
+    whole, ratio = _rayleigh(air)
+    if _is_rayleigh(ratio, air.numel()):
+        message = f"noise sd {whole:.4g} from {air.numel()} voxels of air"
+        return NoiseEstimate(whole, BACKGROUND, air.numel(), message)
+    for share in (0.6, 0.4, 0.25):
+        quiet = _quiet_part(image, outside & (image <= limit), share)
+        sd, quiet_ratio = _rayleigh(quiet) if quiet.numel() >= 200 else (whole, ratio)
+        if _is_rayleigh(quiet_ratio, quiet.numel()):
+            message = f"noise sd {sd:.4g} from the quietest {share:.0%} of the air, {quiet.numel()} voxels"
+            return NoiseEstimate(sd, BACKGROUND, quiet.numel(), message)
+    why = f"their mean is {ratio:.2f} sd, not 1.91 as of Rayleigh noise: ghosts, ringing or a filter"
+    message = f"noise sd {whole:.4g} from {air.numel()} voxels of air; {why}"
+    return NoiseEstimate(whole, BACKGROUND, air.numel(), message, plausible=False)
+
+
+def _quiet_part(image: Tensor, air: Tensor, share: float, size: int = 8) -> Tensor:
+    """Return the values of the quietest blocks of air: every second voxel chooses the blocks, the others count."""
+    window = tuple(slice(0, n - n % size) for n in image.shape)
+    shape = [m for n in image.shape for m in (n // size, size)]
+
+    def blocks(x: Tensor) -> Tensor:
+        return x[window].reshape(shape).permute(0, 2, 4, 1, 3, 5).reshape(-1, size**3)
+
+    index = torch.arange(size)
+    even = ((index[:, None, None] + index[:, None] + index) % 2 == 0).reshape(-1)
+    values, usable = blocks(image), blocks(air)
+    full = usable.float().mean(1) > 0.75
+    values, usable = values[full], usable[full]
+    chosen = values[:, even].masked_fill(~usable[:, even], math.nan).nanmedian(1).values
+    order = chosen.argsort()[: math.ceil(share * chosen.numel())]
+    return values[order][:, ~even][usable[order][:, ~even]]
+
+
+def _rayleigh(air: Tensor) -> tuple[float, float]:
+    """Return the noise sd from the median, and mean over standard deviation."""
+    return _median(air) / _RAYLEIGH_MEDIAN, float(air.mean() / air.std().clamp_min(1e-30))
+
+
+def _is_rayleigh(ratio: float, n_voxels: int) -> bool:
+    return abs(ratio * RAYLEIGH_SD / RAYLEIGH_MEAN - 1) < max(0.03, 4 / math.sqrt(max(n_voxels, 1)))
 
 
 def residual_noise(image: Tensor, mask: Tensor) -> NoiseEstimate:
@@ -128,14 +170,24 @@ def residual_noise(image: Tensor, mask: Tensor) -> NoiseEstimate:
             f"the noise cannot be estimated from a mask of {int(mask.sum())} voxels; give a larger mask or the noise sd"
         )
     sd, n_voxels = min(found)
-    message = f"noise sd {sd:.4g} from second differences in {n_voxels} voxels of the object (no usable air)"
+    message = f"noise sd {sd:.4g} from second differences in {n_voxels} voxels of the object"
     return NoiseEstimate(sd, RESIDUAL, n_voxels, message)
 
 
 def estimate_noise(image: Tensor, mask: Tensor, core: Tensor | None = None) -> NoiseEstimate:
-    """Estimate noise from the air outside `mask`, else from residuals in `core` (default: in `mask`)."""
-    found = background_noise(image, mask)
-    return residual_noise(image, mask if core is None else core) if found is None else found
+    """Estimate noise from the air outside `mask`, else from residuals in `core` (default: in `mask`).
+
+    Air that is not distributed as noise is only believed where the residuals are no smaller: ghosts and ringing add to
+    the air, anatomy adds to the residuals.
+    """
+    air = background_noise(image, mask)
+    if air is not None and air.plausible:
+        return air
+    residual = residual_noise(image, mask if core is None else core)
+    if air is None:
+        return replace(residual, message=f"{residual.message} (no usable air)")
+    found, other = (air, residual) if air.sd <= residual.sd else (residual, air)
+    return replace(found, message=f"{found.message}; not used: {other.message}", plausible=False)
 
 
 def _grown(mask: Tensor, n_voxels: int) -> Tensor:
