@@ -27,8 +27,8 @@ Rgb = tuple[int, int, int]
 BACKGROUND: Rgb = (10, 11, 14)
 # Okabe & Ito (2008): told apart by colour-blind readers too.
 TISSUE_COLOURS: tuple[Rgb, ...] = ((86, 180, 233), (230, 159, 0), (240, 240, 235), (0, 158, 115), (204, 121, 167))
-# Zero is dark, as the background, so that only what differs is seen.
-DIVERGING: tuple[Rgb, ...] = ((150, 210, 255), (44, 123, 229), (22, 24, 30), (226, 84, 43), (255, 205, 140))
+# Zero is the background, so that only what differs is seen.
+DIVERGING: tuple[Rgb, ...] = ((150, 210, 255), (44, 123, 229), BACKGROUND, (226, 84, 43), (255, 205, 140))
 _SAGITTAL_OFFSET_MM = 10.0
 # Points that fall between two voxels go toward R, A and S, not to the voxel that happens to have the even index.
 _NUDGE_MM = 1e-3
@@ -211,7 +211,7 @@ def _png(colours: NDArray[np.float32], section: Section) -> bytes:
     font = ImageFont.load_default(size)
     pad = size // 2
     for letter, x, anchor in ((section.ends[0], pad, "lt"), (section.ends[1], section.width - pad, "rt")):
-        draw.text((x, pad), letter, fill=(205, 210, 218), font=font, anchor=anchor)
+        draw.text((x, pad), letter, (205, 210, 218), font, anchor, stroke_width=2, stroke_fill=BACKGROUND)
     buffer = io.BytesIO()
     # A palette would halve the size of grey pictures but not of the others; one form for all.
     picture.save(buffer, "PNG", optimize=True)

@@ -229,3 +229,15 @@ def test_real_scans_have_their_eyes_in_front_and_cerebellum_below(shared_data, n
     lowest = shown[rows[-1] - 20 : rows[-1] + 1]
     # The lowest part of a brain, cerebellum and stem, lies behind the middle: right in this view.
     assert centroid(lowest)[1] > 0.5
+
+
+def test_left_white_matter_of_a_real_scan_is_on_the_left_side(shared_data):
+    image = nib.load(shared_data / "labels" / "visualqc_id001_aparc+aseg.mgz")
+    labels = np.asarray(image.dataobj)
+    grid = Grid(image.shape, image.affine)
+    assert grid.orientation == "LIA"
+    left = torch.from_numpy((labels == 2).astype(np.float32))  # FreeSurfer: Left-Cerebral-White-Matter
+    right = torch.from_numpy((labels == 41).astype(np.float32))
+    for section in sections(grid, torch.from_numpy(labels > 0))[:2]:
+        assert section.ends == ("R", "L")
+        assert centroid(sample(left, grid, section))[1] > centroid(sample(right, grid, section))[1] + 0.2

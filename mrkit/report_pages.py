@@ -1,0 +1,286 @@
+"""The reports of the two main verbs: super-resolution and simulation."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+
+import torch
+from torch import Tensor
+
+from mrcore.grid import Grid
+from mrcore.metrics import Scores
+from mrcore.solve import Solution
+from mrcore.volume import TissueMap, Volume
+from mrkit.curves import Curve
+from mrkit.pictures import (
+    DIVERGING,
+    Sections,
+    Window,
+    css_colour,
+    intensity_picture,
+    sections,
+    signed_picture,
+    tissue_colour,
+    tissue_picture,
+    window_of,
+)
+from mrkit.report import Fact, Figure, InputFile, Legend, Report
+from mrkit.score_tables import Calibrated, calibration_table, score_tables, tissue_table
+
+_WORLD = "Planes cut the brain's middle (the sagittal one 10 mm to its right) and are the same in every row. "
+RESIDUAL_LIMIT_Z = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """How a result came about, as its report tells it.
+
+    Attributes:
+        seed: of all randomness.
+        segmenter: name of what made the tissue maps, with its version where it has one.
+        seconds: run time; None leaves it out, so that a report can be the same twice.
+        notes: warnings and remarks, shown before the pictures.
+        inputs: files that were read.
+        parameters: all settings.
+        versions: of the programs that took part.
+    """
+
+    seed: int
+    segmenter: str
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    inputs: tuple[InputFile, ...] = ()
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class NamedImage:
+    """An image of one method, and a sentence on what that method does."""
+
+    name: str
+    volume: Volume
+    text: str = "Fitted to the scan through its forward model."
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python, mrkit and the libraries that its numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("mrkit", "torch", "numpy", "scipy", "nibabel", "scikit-image"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def superresolve_report(
+    *,
+    scan: Volume,
+    cubic: Volume,
+    images: Sequence[NamedImage],
+    mask: Tensor,
+    tissues: TissueMap,
+    residual_z: Volume,
+    record: Record,
+    truth: Volume | None = None,
+    scores: Mapping[str, Scores] | None = None,
+    tissue_scores: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    fit: Solution | None = None,
+    title: str = "Super-resolution of an ultra-low-field scan",
+    radiological: bool = True,
+) -> Report:
+    """Compose the report of a super-resolution.
+
+    Args:
+        scan: the ultra-low-field scan, on its own grid.
+        cubic: its cubic interpolation, on the output grid.
+        images: of the methods, on the output grid, the main result first.
+        mask: brain, bool, on the output grid.
+        tissues: of the main result, on the output grid.
+        residual_z: (scan - prediction) / noise sd, on the scan's grid.
+        record: seed, notes, inputs and parameters.
+        truth: noise-free object in the scan's contrast, where it is known.
+        scores: of `cubic` and `images` by name, where there is a truth.
+        tissue_scores: `score_tissues` by method.
+        fit: of the main result; its history is drawn.
+        title: of the page.
+        radiological: whether the patient's left is on the right of the pictures.
+    """
+    main_name, main = images[0].name, images[0].volume
+    planes = sections(main.grid, mask, radiological=radiological)
+    reference, of = (truth, "the truth") if truth is not None else (main, main_name)
+    window = window_of(reference, mask)
+    said = f"Window {window.low:.3g} to {window.high:.3g}: 0.5th and 99.5th percentile of {of} in the brain."
+    figures: list[Figure] = []
+    if truth is not None:
+        figures.append(
+            _grey("Truth", f"The object without noise, in the scan's contrast. {said}", truth, planes, window)
+        )
+    figures += [
+        _grey("ULF scan", f"As measured, voxels of {_size(scan.grid)} shown as they are.", scan, planes, window),
+        _grey("Cubic", "Cubic interpolation of the scan: no model, no prior.", cubic, planes, window),
+        *(_grey(i.name, i.text, i.volume, planes, window, focus=i is images[0]) for i in images),
+        _tissues("Segmentation", f"Tissues of {main_name}, by {record.segmenter}.", tissues, planes, main, window),
+    ]
+    if truth is not None:
+        limit = 0.3 * (window.high - window.low)
+        for name, image in {"cubic": cubic, main_name: main}.items():
+            error = Volume(torch.where(mask, image.data - truth.data, 0.0), image.grid)
+            figures.append(_signed(f"Error of {name}", "Image minus truth, in the brain.", error, planes, limit, ""))
+    figures.append(
+        _signed(
+            "Residual",
+            "Scan minus the prediction from the result, in units of the noise. Structure here is signal that was "
+            "missed; noise alone looks like sand.",
+            residual_z,
+            planes,
+            RESIDUAL_LIMIT_Z,
+            " sd",
+        )
+    )
+    tables = list(score_tables(scores or {}))
+    if tissue_scores:
+        tables.append(tissue_table(tissue_scores))
+    return Report(
+        title=title,
+        summary=(
+            f"A scan with voxels of {_size(scan.grid)} was brought to {_size(main.grid)} by fitting this subject's own "
+            f"image through a model of the acquisition. No other person's image was used. {_orientation(radiological)}"
+        ),
+        facts=(
+            Fact("Scan", f"{_size(scan.grid)}, {_shape(scan.grid)}"),
+            Fact("Result", f"{_size(main.grid)}, {_shape(main.grid)}"),
+            *_facts(record),
+        ),
+        notes=record.notes,
+        figures=tuple(figures),
+        planes=tuple(plane.name for plane in planes),
+        tables=tuple(tables),
+        curves=_history(fit),
+        parameters={"seed": record.seed, **record.parameters},
+        inputs=record.inputs,
+        versions=record.versions,
+    )
+
+
+def simulate_report(
+    *,
+    source: Volume,
+    truth: Volume,
+    scan: Volume,
+    tissues: TissueMap,
+    mask: Tensor,
+    calibration: Sequence[Calibrated],
+    record: Record,
+    title: str = "Simulated ultra-low-field scan",
+    radiological: bool = True,
+) -> Report:
+    """Compose the report of a simulation.
+
+    Args:
+        source: the high-field scan.
+        truth: the same object in the ultra-low-field contrast, without noise, on the grid of `tissues`.
+        scan: the simulated scan, on its own grid.
+        tissues: of the high-field scan, with which its contrast was changed.
+        mask: brain, bool, on the grid of `tissues`.
+        calibration: targets and what was measured in `scan`.
+        record: seed, notes, inputs and parameters.
+        title: of the page.
+        radiological: whether the patient's left is on the right of the pictures.
+    """
+    planes = sections(tissues.grid, mask, radiological=radiological)
+    window = window_of(truth, mask)
+    own = window_of(source, mask) if source.grid.matches(tissues.grid) else _plain_window(source)
+    return Report(
+        title=title,
+        summary=(
+            f"A high-field scan with voxels of {_size(source.grid)} was given the contrast, the voxels of "
+            f"{_size(scan.grid)} and the noise of an ultra-low-field scan. {_orientation(radiological)}"
+        ),
+        facts=(
+            Fact("High field", f"{_size(source.grid)}, {_shape(source.grid)}"),
+            Fact("Simulated", f"{_size(scan.grid)}, {_shape(scan.grid)}"),
+            *_facts(record),
+        ),
+        notes=record.notes,
+        figures=(
+            _grey("High field", f"The input; window {own.low:.3g} to {own.high:.3g}.", source, planes, own),
+            _grey(
+                "ULF contrast",
+                f"The same object as the low field would show it without blur and noise; window {window.low:.3g} to "
+                f"{window.high:.3g}, as below.",
+                truth,
+                planes,
+                window,
+            ),
+            _grey(
+                "Simulated scan", f"Voxels of {_size(scan.grid)} shown as they are.", scan, planes, window, focus=True
+            ),
+            _tissues("Tissues", f"By {record.segmenter}; each has its own gain.", tissues, planes, truth, window),
+        ),
+        planes=tuple(plane.name for plane in planes),
+        tables=(calibration_table(calibration),),
+        parameters={"seed": record.seed, **record.parameters},
+        inputs=record.inputs,
+        versions=record.versions,
+    )
+
+
+def _grey(title: str, text: str, volume: Volume, planes: Sections, window: Window, *, focus: bool = False) -> Figure:
+    pictures = tuple(intensity_picture(volume, plane, window) for plane in planes)
+    return Figure(title, text, pictures, tuple(plane.caption for plane in planes), compared=True, focus=focus)
+
+
+def _tissues(title: str, text: str, tissues: TissueMap, planes: Sections, underlay: Volume, window: Window) -> Figure:
+    pictures = tuple(tissue_picture(tissues, plane, underlay, window) for plane in planes)
+    colours = tuple(css_colour(tissue_colour(i)) for i in range(len(tissues.names)))
+    return Figure(
+        title, text, pictures, tuple(plane.caption for plane in planes), Legend(colours, tissues.names), compared=True
+    )
+
+
+def _signed(title: str, text: str, volume: Volume, planes: Sections, limit: float, unit: str) -> Figure:
+    pictures = tuple(signed_picture(volume, plane, limit) for plane in planes)
+    labels = (f"\N{MINUS SIGN}{limit:.2g}{unit}", "0", f"+{limit:.2g}{unit}")
+    legend = Legend(tuple(css_colour(c) for c in DIVERGING), labels, continuous=True)
+    return Figure(title, text, pictures, tuple(plane.caption for plane in planes), legend)
+
+
+def _facts(record: Record) -> tuple[Fact, ...]:
+    seconds = () if record.seconds is None else (Fact("Run time", _duration(record.seconds)),)
+    return (Fact("Segmenter", record.segmenter), Fact("Seed", str(record.seed)), *seconds)
+
+
+def _history(fit: Solution | None) -> tuple[Curve, ...]:
+    values = tuple(float(v) for v in fit.history if math.isfinite(v)) if fit is not None else ()
+    if fit is None or not values:
+        return ()
+    ending = "converged" if fit.converged else "stopped before convergence"
+    return (Curve(f"Objective of the fit: {ending}, {fit.message}", "iteration", "objective", values),)
+
+
+def _plain_window(volume: Volume) -> Window:
+    return window_of(volume, volume.data > volume.data.min())
+
+
+def _orientation(radiological: bool) -> str:
+    side = "radiological: the patient's left is on the right" if radiological else "neurological: left is left"
+    return f"{_WORLD}The convention is {side}."
+
+
+def _size(grid: Grid) -> str:
+    sizes = [f"{s:.3g}" for s in grid.spacing_mm]
+    return f"{sizes[0]} mm" if len(set(sizes)) == 1 else " \N{MULTIPLICATION SIGN} ".join(sizes) + " mm"
+
+
+def _shape(grid: Grid) -> str:
+    return " \N{MULTIPLICATION SIGN} ".join(str(n) for n in grid.shape) + f" {grid.orientation}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -1,0 +1,154 @@
+"""Scores as tables of a report: which figures are shown, their digits, and what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mrcore.metrics import RegionScores, Scores, TissueContrast
+from mrkit.report import Better, Column, Row, Table
+
+_SIMILARITY = (
+    Column(
+        "PSNR",
+        "dB",
+        Better.HIGHER,
+        2,
+        "10 log10(R\N{SUPERSCRIPT TWO} / MSE); R is the data range of the reference inside the mask.",
+    ),
+    Column(
+        "SSIM",
+        "",
+        Better.HIGHER,
+        3,
+        "Structural similarity in 3-D (Wang 2004): Gaussian windows of 1.5 voxels, data range of the reference inside "
+        "the mask, both images 0 outside the mask.",
+    ),
+    Column("NRMSE", "", Better.LOWER, 3, "RMS difference relative to the RMS of the reference."),
+    Column(
+        "Gradient error",
+        "",
+        Better.LOWER,
+        3,
+        "RMS length of the difference of the two gradient vectors (per mm, central differences), relative to the RMS "
+        "gradient of the reference. A flat image scores 1.",
+    ),
+    Column(
+        "Edge F1, exact",
+        "",
+        Better.HIGHER,
+        3,
+        "F1 of Canny edges against those of the reference, in every slice across all three voxel axes, pooled; "
+        "smoothing 1 voxel, thresholds at the 50th and 80th percentile of the reference's gradient, for both images.",
+    ),
+    Column("Edge F1, 1 voxel", "", Better.HIGHER, 3, "The same, where an edge may be off by one voxel."),
+)
+_OVERALL = (
+    Column(
+        "WM-GM Michelson",
+        "",
+        Better.NEAR_REFERENCE,
+        3,
+        "(W - G) / (W + G) of mean intensities over the reference's tissue cores (probability above 0.9). More than "
+        "the reference has is not better.",
+    ),
+    Column(
+        "MSLC",
+        "",
+        Better.LOWER,
+        3,
+        "Mean shifted line correlation (after Schuppert 2022): Pearson correlation of lines half the mask's box apart, "
+        "over the three axes, without constant lines. Ghosts raise it.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A quantity that a simulation was calibrated to: what was asked for, and what the result shows."""
+
+    name: str
+    target: float
+    measured: float
+
+
+def score_tables(scores: Mapping[str, Scores]) -> tuple[Table, ...]:
+    """Return the tables of image scores by method: well inside the mask, the whole mask, contrast and ghosting."""
+    if not scores:
+        return ()
+    first = next(iter(scores.values()))
+    return (
+        _region_table(
+            "Well inside the brain",
+            f"more than {first.inside_depth_mm:g} mm from the edge of the mask",
+            {name: s.inside for name, s in scores.items()},
+        ),
+        _region_table("Whole brain", "the whole mask", {name: s.whole for name, s in scores.items()}),
+        Table(
+            "Contrast and ghosting",
+            _OVERALL,
+            (
+                Row("truth", (_michelson(first.reference_contrast), first.reference_mslc), is_reference=True),
+                *(Row(name, (_michelson(s.contrast), s.mslc)) for name, s in scores.items()),
+            ),
+        ),
+    )
+
+
+def tissue_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+    """Return the table of `score_tissues` by method: Dice, HD95 and volume error of every tissue."""
+    names = tuple(next(iter(scores.values()))) if scores else ()
+    columns: list[Column] = []
+    for name in names:
+        columns += [
+            Column(f"{name} Dice", "", Better.HIGHER, 3, _DICE),
+            Column(f"{name} HD95", "mm", Better.LOWER, 2, _HD95),
+            Column(f"{name} volume", "%", Better.NEITHER, 1, _VOLUME),
+        ]
+    rows = [
+        Row(
+            method,
+            tuple(
+                value
+                for name in names
+                for value in (
+                    found[name]["dice"],
+                    found[name]["hd95_mm"],
+                    100 * found[name]["volume_error_relative"],
+                )
+            ),
+        )
+        for method, found in scores.items()
+    ]
+    return Table("Tissues against the truth's", tuple(columns), tuple(rows))
+
+
+def calibration_table(quantities: Sequence[Calibrated]) -> Table:
+    """Return the table of targets and measured values of a simulation."""
+    columns = (
+        Column("Target", "", Better.NEITHER, 2, "What the simulation was calibrated to."),
+        Column("Measured", "", Better.NEITHER, 2, "The same quantity, measured in the simulated scan."),
+        Column("Difference", "%", Better.NEITHER, 1, "(measured - target) / |target|."),
+    )
+    rows = tuple(
+        Row(q.name, (q.target, q.measured, 100 * (q.measured - q.target) / abs(q.target) if q.target else None))
+        for q in quantities
+    )
+    return Table("Calibration", columns, rows, "signal and contrast to noise of the simulated scan")
+
+
+_DICE = "2 |A and B| / (|A| + |B|) of the voxels where the tissue is the most probable one."
+_HD95 = "Larger of the two directed 95th percentiles of the distance between the two surfaces, in mm."
+_VOLUME = "Summed probability times voxel volume, minus the reference's, relative to it."
+
+
+def _region_table(title: str, note: str, scores: Mapping[str, RegionScores]) -> Table:
+    rows = tuple(
+        Row(name, (s.psnr_db, s.ssim, s.nrmse, s.gradient_error, s.edge_f1_0, s.edge_f1_1))
+        for name, s in scores.items()
+    )
+    return Table(title, _SIMILARITY, rows, note)
+
+
+def _michelson(contrast: TissueContrast | None) -> float | None:
+    return None if contrast is None else contrast.michelson
