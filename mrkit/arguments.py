@@ -1,0 +1,82 @@
+"""Arguments that several commands share; light, because the help must come fast."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+SEGMENTERS = ("mrkit", "fast", "atropos", "dipy")
+_SEGMENTER_HELP = (
+    "what finds CSF, GM and WM: mrkit (built in, the default), fast (FSL must be installed), atropos (needs the extra "
+    "mrkit[ants]), dipy (needs mrkit[dipy])"
+)
+
+
+def positive(text: str) -> float:
+    """Return a positive number."""
+    return _number(text, above=0.0, what="a positive number")
+
+
+def whole(text: str) -> int:
+    """Return a whole number that is at least 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got '{text}'")
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """Return a whole number that is at least 1."""
+    if (value := whole(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return value
+
+
+def add_brain(parser: argparse.ArgumentParser, image: str) -> None:
+    """Add what tells brain and tissues of `image`."""
+    group = parser.add_argument_group("brain and tissues")
+    group.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help=f"brain mask on the grid of {image}; without it skull-stripped images are recognised, and the brain of "
+        "others is found by registration of a template (needs mrkit[demo])",
+    )
+    group.add_argument(
+        "--tissues",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="one label map (FAST codes 1 CSF, 2 GM, 3 WM, or FreeSurfer's), or three probability maps in the order "
+        "CSF GM WM, instead of a segmentation",
+    )
+    group.add_argument("--segmenter", choices=SEGMENTERS, default=SEGMENTERS[0], help=_SEGMENTER_HELP)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add seed, threads, overwriting and the report."""
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--seed", type=whole, default=0, metavar="N", help="all randomness follows from it (default: %(default)s)"
+    )
+    group.add_argument("--threads", type=at_least_one, metavar="N", help="CPU threads (default: all cores)")
+    group.add_argument("--no-report", action="store_true", help="write images only, no HTML page")
+    group.add_argument("--force", action="store_true", help="replace results that exist")
+
+
+def _number(text: str, *, above: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value <= above:
+        raise argparse.ArgumentTypeError(f"expected {what}, got '{text}'")
+    return value
