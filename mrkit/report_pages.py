@@ -29,7 +29,7 @@ from mrkit.pictures import (
     window_of,
 )
 from mrkit.report import Fact, Figure, InputFile, Legend, Report
-from mrkit.score_tables import Calibrated, calibration_table, score_tables, tissue_table
+from mrkit.score_tables import Calibrated, calibration_table, contrast_table, score_tables, tissue_table
 
 _WORLD = "Planes cut the brain's middle (the sagittal one 10 mm to its right) and are the same in every row. "
 RESIDUAL_LIMIT_Z = 4.0
@@ -104,7 +104,7 @@ def superresolve_report(
         tissues: of the main result, on the output grid.
         residual_z: (scan - prediction) / noise sd, on the scan's grid.
         record: seed, notes, inputs and parameters.
-        truth: noise-free object in the scan's contrast, where it is known.
+        truth: noise-free object in the scan's contrast, where it is known; without it only contrast is compared.
         scores: of `cubic` and `images` by name, where there is a truth.
         tissue_scores: `score_tissues` by method.
         fit: of the main result; its history is drawn.
@@ -144,13 +144,15 @@ def superresolve_report(
         )
     )
     tables = list(score_tables(scores or {}))
+    if truth is None:
+        tables.append(contrast_table({"Cubic": cubic, **{i.name: i.volume for i in images}}, tissues, mask))
     if tissue_scores:
         tables.append(tissue_table(tissue_scores))
     return Report(
         title=title,
         summary=(
             f"A scan with voxels of {_size(scan.grid)} was brought to {_size(main.grid)} by fitting this subject's own "
-            f"image through a model of the acquisition. No other person's image was used. {_orientation(radiological)}"
+            f"image through a model of the acquisition. {_orientation(radiological)}"
         ),
         facts=(
             Fact("Scan", f"{_size(scan.grid)}, {_shape(scan.grid)}"),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mrcore.metrics import RegionScores, Scores, TissueContrast
+import torch
+from torch import Tensor
+
+from mrcore.metrics import RegionScores, Scores, TissueContrast, mslc, wm_gm_contrast
+from mrcore.overlap import CORE_PROBABILITY
+from mrcore.similarity import bounding_box
+from mrcore.volume import TissueMap, Volume
 from mrkit.report import Better, Column, Row, Table
 
 _SIMILARITY = (
@@ -95,6 +101,23 @@ def score_tables(scores: Mapping[str, Scores]) -> tuple[Table, ...]:
     )
 
 
+def contrast_table(images: Mapping[str, Volume], tissues: TissueMap, mask: Tensor) -> Table:
+    """Return the contrast of images for which no truth is known, all measured in the same tissue cores."""
+    columns = (
+        Column("WM", "", Better.NEITHER, 3, "Mean intensity of white matter, over its core (probability above 0.9)."),
+        Column("GM", "", Better.NEITHER, 3, "Mean intensity of grey matter, over its core."),
+        Column("WM-GM Michelson", "", Better.NEITHER, 3, "(W - G) / (W + G) of these means. More is not better."),
+        Column("MSLC", "", Better.LOWER, 3, _OVERALL[1].definition),
+    )
+    rows = []
+    for name, image in images.items():
+        found = _contrast(image, tissues, mask)
+        levels = (None, None, None) if found is None else (found.white, found.grey, found.michelson)
+        rows.append(Row(name, (*levels, mslc(torch.where(mask, image.data, 0.0)[bounding_box(mask)]))))
+    note = "no truth is known, so nothing here says which image is right; tissues are those of the result"
+    return Table("Contrast", columns, tuple(rows), note)
+
+
 def tissue_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
     """Return the table of `score_tissues` by method: Dice, HD95 and volume error of every tissue."""
     names = tuple(next(iter(scores.values()))) if scores else ()
@@ -148,6 +171,11 @@ def _region_table(title: str, note: str, scores: Mapping[str, RegionScores]) -> 
         for name, s in scores.items()
     )
     return Table(title, _SIMILARITY, rows, note)
+
+
+def _contrast(image: Volume, tissues: TissueMap, mask: Tensor) -> TissueContrast | None:
+    cores = [bool(((tissues.of(name) > CORE_PROBABILITY) & mask).any()) for name in ("WM", "GM")]
+    return wm_gm_contrast(image.data, tissues, None, mask) if all(cores) else None
 
 
 def _michelson(contrast: TissueContrast | None) -> float | None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
-from mrcore.metrics import score_image, score_tissues
+from mrcore.metrics import mslc, score_image, score_tissues
+from mrcore.similarity import bounding_box
 from mrcore.solve import Solution
 from mrcore.volume import TISSUES, TissueMap, Volume
 from mrkit.curves import Curve, curve_svg
@@ -33,7 +34,7 @@ from mrkit.report import (
     format_number,
 )
 from mrkit.report_pages import NamedImage, Record, installed_versions, simulate_report, superresolve_report
-from mrkit.score_tables import Calibrated, calibration_table, score_tables, tissue_table
+from mrkit.score_tables import Calibrated, calibration_table, contrast_table, score_tables, tissue_table
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "line", "path", "circle"}
 
@@ -219,10 +220,25 @@ def test_the_same_report_twice_is_the_same_text():
 
 def test_without_truth_there_is_no_truth_no_error_and_no_score():
     html = build_report(superresolved(with_truth=False))
-    assert len([a for a in Page(html).all("img") if a.get("src")]) == 5 * 3
+    page = Page(html)
+    assert len([a for a in page.all("img") if a.get("src")]) == 5 * 3
     assert "<h3>Truth</h3>" not in html
     assert "Error of" not in html
-    assert "<table" not in html
+    assert "PSNR</th>" not in html.replace("<small>", "</th>")
+    assert "no truth is known" in html
+    # Cubic and INR: mean WM, mean GM, Michelson, MSLC.
+    assert len(page.cells) == 8
+    assert float(page.cells[0]) == pytest.approx(1.0, abs=0.02)
+    assert float(page.cells[1]) == pytest.approx(0.7, abs=0.02)
+    assert float(page.cells[6]) == pytest.approx(0.3 / 1.7, abs=0.002)
+
+
+def test_contrast_of_maps_without_cores_is_left_open():
+    truth, tissues, mask = head()
+    vague = TissueMap(0.8 * tissues.prob, TISSUES, GRID)
+    (row,) = contrast_table({"a": truth}, vague, mask).rows
+    assert row.values[:3] == (None, None, None)
+    assert row.values[3] == pytest.approx(mslc(truth.data[bounding_box(mask)]))
 
 
 def test_all_images_of_a_row_share_the_window_of_the_truth():
