@@ -13,14 +13,36 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.volume import Volume
+from mrcore.grid import Grid, Triple, to_world
+from mrcore.register import RegisterSettings, block_mean, register, rotation, similarity_at
+from mrcore.resample import resample
+from mrcore.volume import Volume, require_same_grid
 
 _log = logging.getLogger(__name__)
 
+SMALLEST_SIMILARITY = 0.3
+LARGEST_FLIPPED = 0.78
+"""A template that fits a flipped head nearly as well has found an outline, not a brain: nine heads of four contrasts
+gave 0.53 to 0.72, a fruit 0.83, a phantom 0.97."""
 LARGEST_BRAIN_L = 2.05
 """Litres: whole brains with their fluid stay below, heads (even of clinical 2-D scans with 12 cm coverage) above."""
 
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class BrainMask:
+    """A brain mask (bool, X, Y, Z) and how far to trust it.
+
+    `similarity` is that of the template laid over the head (0 to 1, see `mrcore.register`), NaN where no template was
+    used; `reliable` is False when the template fits poorly.
+    """
+
+    mask: Tensor
+    method: str
+    similarity: float
+    reliable: bool
+    message: str
 
 
 @dataclass(frozen=True)
@@ -110,3 +132,109 @@ def _above_noise(data: NDArray[np.float32]) -> float:
     """Return the level that Rayleigh noise of the background hardly exceeds (mean + 5 sd of the dark half's mode)."""
     dark = data[data < _object_level(data)]
     return float(np.median(dark) + 5 * 0.6551 / 1.1774 * np.median(dark)) if dark.size else 0.0
+
+
+def require_reliable(brain: BrainMask) -> BrainMask:
+    """Return `brain`, or raise when it cannot be trusted.
+
+    Raises:
+        BadInputError: the mask is not reliable; the message says why and what to do.
+    """
+    if not brain.reliable:
+        raise BadInputError(f"{brain.message}; give a brain mask with --mask, or a skull-stripped image")
+    return brain
+
+
+def template_brain_mask(head: Volume, template: Volume, template_mask: Volume) -> BrainMask:
+    """Find the brain of a head by laying a template's mask over it, then following the intensities at its border.
+
+    `template` is a brain image and `template_mask` its mask (0 to 1, same grid), such as those of ICBM-152. The affine
+    of `head` must be right to about 25 degrees. The border is refined by up to 5 mm where voxels are at most 2.5 mm;
+    larger voxels keep the template's border. Check `reliable`, or pass the result through `require_reliable`.
+
+    Raises:
+        BadInputError: an image that is complex or constant, or a template mask that is empty.
+        GridMismatchError: template and mask on different grids.
+    """
+    require_same_grid(template.grid, template_mask.grid, "the template and its mask")
+    _magnitude(head)
+    brain = template_mask.data > 0.5
+    centre = to_world(template.grid, np.argwhere(brain.numpy())).mean(0)
+    ring = torch.from_numpy(
+        ndimage.binary_dilation(brain.numpy(), iterations=max(1, round(4 / template.grid.spacing_mm[0])))
+    )
+    # Heads vary by 7 % in size; a weaker prior lets the template grow to the outline of the head.
+    settings = RegisterSettings(scale_sd=0.07)
+    found = register(head, template, settings, fixed_mask=ring, starts=head_starts(head, centre))
+    similarity = similarity_at(found.motion, head, template, settings, brain)
+    flips = [_flip(axes, centre) for axes in ((1.0, -1.0, 1.0), (1.0, 1.0, -1.0), (1.0, -1.0, -1.0))]
+    flipped = max(similarity_at(flip @ found.motion, head, template, settings, brain) for flip in flips)
+    moved = Volume(
+        template_mask.data.float(), Grid(template.grid.shape, np.linalg.inv(found.motion) @ template.grid.affine)
+    )
+    mask = resample(moved, head.grid, order=1).data.numpy() > 0.5
+    method = "template registration"
+    if mask.any() and max(head.grid.spacing_mm) <= 2.5:
+        mask = _refined(head.data.numpy(), mask, head.grid.spacing_mm)
+        method += ", border refined"
+    ratio = flipped / max(similarity, 1e-6)
+    reliable = bool(mask.any()) and similarity >= SMALLEST_SIMILARITY and ratio <= LARGEST_FLIPPED
+    message = (
+        f"the brain template {'fits' if reliable else 'does not fit'} this image: similarity {similarity:.2f} "
+        f"(at least {SMALLEST_SIMILARITY} expected), of which a flipped template keeps {ratio:.0%} "
+        f"(at most {LARGEST_FLIPPED:.0%})"
+    )
+    return BrainMask(torch.from_numpy(mask), method, similarity, reliable, message)
+
+
+def _refined(data: NDArray[np.float32], mask: Bools, spacing_mm: Triple) -> Bools:
+    """Follow the intensities at the border of a mask: open tissue-like voxels, keep what hangs on the core, close."""
+    margin = [int(np.ceil(12.0 / s)) for s in spacing_mm]
+    hits = [np.flatnonzero(mask.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
+    window = tuple(slice(max(0, int(h[0]) - m), int(h[-1]) + m + 1) for h, m in zip(hits, margin, strict=True))
+    block, start = data[window], mask[window]
+    depth = _distance(start, spacing_mm) - _distance(~start, spacing_mm)
+    core = depth > 5.0
+    if not core.any():
+        return mask
+    low, high = 0.5 * float(np.median(block[core])), 1.3 * float(np.percentile(block[core], 95))
+    tissue = (depth > -5.0) & (block > low) & (block < high)
+    eroded = _distance(tissue, spacing_mm) > 2.5
+    labels, _ = ndimage.label(eroded | core)
+    kept = (labels == np.bincount(labels[core]).argmax()) & eroded
+    grown = (_distance(~kept, spacing_mm) <= 2.5) & tissue | (depth > 6.0)
+    padded = np.pad(grown, [(m, m) for m in margin])
+    closed = _distance(_distance(~padded, spacing_mm) <= 6.0, spacing_mm) > 6.0
+    inner = tuple(slice(m, n - m) for m, n in zip(margin, padded.shape, strict=True))
+    out = np.zeros_like(mask)
+    out[window] = ndimage.binary_fill_holes(largest_part(closed[inner] & (depth > -5.0)))
+    return out
+
+
+def _distance(inside: Bools, spacing_mm: Triple) -> NDArray[np.float32]:
+    """Return the distance in mm of each voxel inside to the nearest outside."""
+    return np.asarray(ndimage.distance_transform_edt(inside, sampling=spacing_mm), np.float32)
+
+
+def _flip(signs: Triple, centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    out = np.diag([*signs, 1.0])
+    out[:3, 3] = centre - out[:3, :3] @ centre
+    return out
+
+
+def head_starts(head: Volume, template_centre_mm: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Return guesses of the motion from a head to the template: its brain lies 7 to 11 cm under the vertex."""
+    coarse = block_mean(head, 4.0)
+    data = coarse.data.numpy()
+    voxels = np.argwhere(largest_part(data > _object_level(data)))
+    world = to_world(coarse.grid, voxels)
+    top = float(np.percentile(world[:, 2], 99.8))
+    upper = world[world[:, 2] > top - 130.0]
+    x, y = (float(np.percentile(upper[:, a], [1, 99]).mean()) for a in range(2))
+    starts = []
+    for depth_mm in (70.0, 80.0, 90.0, 100.0, 110.0):
+        for pitch in (-0.4, -0.2, 0.0, 0.2, 0.4):
+            motion = rotation((pitch, 0.0, 0.0)) @ np.diag([1.06, 1.06, 1.06, 1.0])
+            motion[:3, 3] = template_centre_mm - motion[:3, :3] @ np.array([x, y, top - depth_mm])
+            starts.append(motion)
+    return starts

@@ -1,7 +1,7 @@
 """Hidden Markov random field EM for tissue classes: the numbers behind `mrcore.segment`.
 
-Model, per voxel i with class k: y_i = b_i (mu_k + sd_k e_i), e white normal; log b a polynomial in space; labels a Potts
-field in mean-field form (Zhang, Brady & Smith, IEEE TMI 2001;20:45; Van Leemput et al., IEEE TMI 1999;18:897 for the
+Model, per voxel i with class k: y_i = b_i (mu_k + sd_k e_i), e white normal; log b a polynomial in space; labels a
+Potts field in mean-field form (Zhang, Brady & Smith, IEEE TMI 2001;20:45; Van Leemput et al., IEEE TMI 1999;18:897 for the
 bias; 2001;20:677 for the outlier weights). Partial volumes follow from the fitted classes: a voxel is one class or a
 mixture of two, its mean between theirs (Shattuck et al., NeuroImage 2001;13:856).
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 from mrcore.errors import BadInputError
 from mrcore.grid import Triple
 
+_SLAB_VOXELS = 250_000
 OUTLIER_SD = 3.0
 """Distance from a class, in its sd, where a voxel counts half."""
 
@@ -145,8 +146,8 @@ def update_classes(flat: Tensor, posterior: Tensor, classes: Classes, settings: 
     share = posterior.mean(1)
     if float(share.min()) < 1e-3 or float(total.min()) < 8:
         raise BadInputError(
-            f"a tissue class became empty (shares {[round(float(s), 4) for s in share]}): the image does not show three "
-            "tissues inside this mask; check mask and contrast, or give tissue maps"
+            f"a tissue class became empty (shares {[round(float(s), 4) for s in share]}): the image does not show "
+            "three tissues inside this mask; check mask and contrast, or give tissue maps"
         )
     mean = (weight @ flat) / total
     variance = (weight * (flat - mean[:, None]) ** 2).sum(1) / total
@@ -193,8 +194,8 @@ def partial_volumes(
     for _ in range(3):
         near = neighbour_sum(out, spacing_mm)[:, mask]
         fraction = torch.empty_like(near)
-        for part in torch.arange(flat.shape[0]).split(250_000):
-            window = slice(int(part[0]), int(part[-1]) + 1)
+        for start in range(0, flat.shape[0], _SLAB_VOXELS):
+            window = slice(start, start + _SLAB_VOXELS)
             energy = settings.beta * (states @ near[:, window])
             fraction[:, window] = states.T @ posterior_of(flat[window], mixed, energy)[0]
         out[:, mask] = fraction
@@ -294,12 +295,13 @@ def bias_field(coefficients: Tensor, shape: torch.Size, order: int) -> Tensor:
     for value, (a, b, c) in zip(coefficients, _powers(order), strict=True):
         cube[a, b, c] = value
     x, y, z = (_legendre(torch.linspace(-1, 1, n, dtype=coefficients.dtype), order) for n in shape)
-    return torch.einsum("abc,xa,yb,zc->xyz", cube, x, y, z).exp()
+    log_bias: Tensor = torch.einsum("abc,xa,yb,zc->xyz", cube, x, y, z)
+    return log_bias.exp()
 
 
 def _powers(order: int) -> list[tuple[int, int, int]]:
     """Exponents of the polynomial terms; the constant is left to the class means."""
-    return [p for p in product(range(order + 1), repeat=3) if 0 < sum(p) <= order]
+    return [(a, b, c) for a, b, c in product(range(order + 1), repeat=3) if 0 < a + b + c <= order]
 
 
 def _legendre(t: Tensor, order: int) -> Tensor:

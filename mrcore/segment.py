@@ -28,8 +28,8 @@ class HmrfSettings:
     """Settings of `segment`.
 
     `tissue_order` names the tissues from dark to bright. `beta` is the strength of the Potts field per neighbour at the
-    smallest voxel spacing. `bias_order` is the degree of the log-bias polynomial (0: none). `weight_smoothing` pulls the
-    class shares towards the typical ones: 0 estimates them freely, large values fix them. `mixture_weight` is the prior
+    smallest voxel spacing. `bias_order` is the degree of the log-bias polynomial (0: none). `weight_smoothing` pulls
+    the class shares towards the typical ones: 0 estimates them freely, large values fix them. `mixture_weight` is the prior
     share of voxels that hold two tissues. `tolerance` is the change of the classes, relative to their span, at which
     the fit ends.
     """
