@@ -68,6 +68,8 @@ def simulate_files(job: SimulateJob) -> list[Path]:
 
 def _write(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[Path]:
     target, force = job.common.target, job.common.force
+    # The page comes first: should it fail, no results without a report stay behind.
+    page = _page(job, subject, result) if job.common.with_report else None
     sidecar = _provenance(job, result).sidecar() | {"SkullStripped": is_skull_stripped(subject.volume)}
     scan_sidecar = sidecar | to_json(result.acquisition) | {"Calibration": _calibration(result)}
     truth_sidecar = sidecar | {"Description": "The simulated object without blur and noise, in the scan's contrast"}
@@ -76,8 +78,8 @@ def _write(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[Pa
         write_image(in_space_of(subject.volume, result.truth), target.image("truth"), truth_sidecar, force=force),
         *write_tissues(result.tissues, target, "", sidecar, subject.volume, force=force),
     ]
-    if job.common.with_report:
-        written.append(write_page(_page(job, subject, result), target.report("ulf"), force=force))
+    if page is not None:
+        written.append(write_page(page, target.report("ulf"), force=force))
     return written
 
 

@@ -9,7 +9,7 @@ from mrkit.api import SuperResolved, superresolve
 from mrkit.jobs import Job, Subject, input_files, read_subject
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
 from mrkit.report import build_report
-from mrkit.report_pages import Record, installed_versions, superresolve_report
+from mrkit.report_pages import NamedImage, Record, installed_versions, superresolve_report
 from mrkit.segmenters import segmenter_named
 
 _KEPT = ("MagneticFieldStrength", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "SkullStripped")
@@ -57,6 +57,8 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
 def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> list[Path]:
     target, force = job.common.target, job.common.force
     scan = subject.volume
+    # The page comes first: should it fail, no results without a report stay behind.
+    page = _page(job, subject, result) if job.common.with_report else None
     kept = {key: scan.meta[key] for key in _KEPT if key in scan.meta}
     sidecar = kept | _provenance(job, result).sidecar() | {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
     fit = {"Converged": result.solution.converged, "NIter": result.solution.n_iter, "Message": result.solution.message}
@@ -76,8 +78,8 @@ def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> lis
         write_image(in_space_of(scan, result.cubic), target.image("cubic"), cubic_sidecar, force=force),
         write_image(in_space_of(scan, result.residual_z), target.image("residualz"), residual_sidecar, force=force),
     ]
-    if job.common.with_report:
-        written.append(write_page(_page(job, subject, result), target.report("sr"), force=force))
+    if page is not None:
+        written.append(write_page(page, target.report("sr"), force=force))
     return written
 
 
@@ -103,7 +105,7 @@ def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> str:
     report = superresolve_report(
         scan=subject.volume,
         cubic=result.cubic,
-        images={"INR": result.image},
+        images=[NamedImage("INR", result.image)],
         mask=result.tissues.mask,
         tissues=result.tissues,
         residual_z=result.residual_z,
