@@ -1,9 +1,9 @@
 """Calibration: one gain per tissue so that the simulated scan, measured again, has the target SNRs.
 
-A scan's mean in region r is linear in the gains m: A_r = sum_t B[r, t] m_t, B[r, t] = mean over r of D(I p_t), with
-image I, tissue maps p and imaging operator D. Contrasts alone (differences of A) leave one direction free, the null
-vector n with B n = 1: it adds the same SNR to every tissue. So each calibration states its gauge, what fixed that
-direction, and reports how far the bounds would let one go along it.
+A scan's mean in region r is linear in the gains m: A_r = sum_t B[r, t] m_t, B[r, t] = mean over r of D(I q_t), with
+image I, shares q of its signal per tissue and imaging operator D. Contrasts alone (differences of A) leave one
+direction free, the null vector n with B n = 1: it adds the same SNR to every tissue. So each calibration states its
+gauge, what fixed that direction, and reports how far the bounds would let one go along it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.optimize import lsq_linear
 
 from mrcore.errors import BadInputError
 from mrcore.volume import TissueMap, Volume, require_same_grid
-from ulfsim.measure import pairs, tissue_cores
+from ulfsim.measure import pairs, signal_shares, tissue_cores
 from ulfsim.plan import ScanPlan, tissues_through
 
 Array = NDArray[np.float64]
@@ -153,7 +153,7 @@ def response(volume: Volume, tissues: TissueMap, plan: ScanPlan) -> tuple[Array,
     What no tissue covers is counted with the last tissue, whose gain it takes.
     """
     cores, notes = tissue_cores(tissues_through(plan, tissues))
-    prob = tissues.prob.to(volume.data.dtype)
+    prob = signal_shares(volume, tissues).prob.to(volume.data.dtype)
     columns = []
     for i, share in enumerate(prob):
         covered = share + (1 - prob.sum(0)) if i == len(prob) - 1 else share

@@ -16,6 +16,7 @@ from mrcore.linop import LinearOp
 from mrcore.noise import add_noise, background_noise, seeded
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from ulfsim.calibrate import Calibration, calibrate
+from ulfsim.measure import signal_shares, tissue_cores
 from ulfsim.plan import ScanPlan, plan_scan, scan_axes
 from ulfsim.presets import Preset
 
@@ -48,9 +49,9 @@ def simulate(
 ) -> Simulation:
     """Scan `volume` (real, high field) with one gain per tissue; the same arguments give the same bytes.
 
-    The truth is volume x (sum_t gain_t p_t + background_gain p_outside). What no tissue covers (skull, scalp, air)
-    has no measured target: by default it keeps its proportion to the last tissue (WM). Negative values, which only
-    interpolation leaves in a magnitude image, become 0.
+    The truth is volume x (sum_t gain_t q_t + background_gain q_outside), q the shares of a voxel's signal. What no
+    tissue covers (skull, scalp, air) has no measured target: by default it keeps its proportion to the last tissue
+    (WM). Negative values, which only interpolation leaves in a magnitude image, become 0.
 
     Raises:
         GridMismatchError: tissues on another grid.
@@ -98,28 +99,31 @@ def apply_gains(
     outside = gains[tissues.names[-1]] if background_gain is None else background_gain
     if min(*gains.values(), outside) < 0:
         raise BadInputError(f"gains must not be negative, got {dict(gains)} and {outside} outside")
+    shares = signal_shares(volume, tissues).prob.to(volume.data.dtype)
     # Written around the outside gain, so that equal gains give exactly that multiple of the image.
     gain_map = torch.full_like(volume.data, outside)
-    for name, prob in zip(tissues.names, tissues.prob.to(volume.data.dtype), strict=True):
+    for name, prob in zip(tissues.names, shares, strict=True):
         gain_map += (gains[name] - outside) * prob
     return Volume((volume.data * gain_map).clamp_min(0), volume.grid, volume.meta), outside
 
 
-def border_dip(source: Tensor, truth: Tensor, mask: Tensor, n_bins: int = 64) -> float:
-    """Return how far the truth falls where the source rises, as a fraction of the truth's range in the mask.
+def border_dip(source: Tensor, truth: Tensor, tissues: TissueMap, n_bins: int = 64) -> float:
+    """Return how far the truth falls where the source rises, as a fraction of the truth's range.
 
-    Gains that follow tissue probabilities may turn the order of intensities over at borders (false rims). The mean
-    truth is taken in bins of source intensity; the largest fall below an earlier bin counts, on a rising curve, and
-    the largest rise on a falling one, whichever is smaller.
+    Gains may turn the order of intensities over in voxels between two tissues (false rims). The mean truth is taken
+    in bins of source intensity between the darkest and the brightest tissue; the largest fall below an earlier bin
+    counts on a rising curve, the largest rise on a falling one. Means nothing where the scan reverses the contrast
+    between some tissues only.
     """
-    inside, mapped = source[mask].double(), truth[mask].double()
-    low, high = float(inside.min()), float(inside.max())
-    if high <= low:
+    levels = [source[core].double().mean() for core in tissue_cores(tissues)[0]]
+    low, high = float(min(levels)), float(max(levels))
+    inside = tissues.mask & (source >= low) & (source <= high)
+    if high <= low or not bool(inside.any()):
         return 0.0
-    index = ((inside - low) / (high - low) * n_bins).long().clamp(0, n_bins - 1)
+    index = ((source[inside].double() - low) / (high - low) * n_bins).long().clamp(0, n_bins - 1)
     count = torch.bincount(index, minlength=n_bins)
-    mean = torch.bincount(index, mapped, minlength=n_bins) / count.clamp_min(1)
-    curve = mean[count >= max(20, 1e-3 * inside.numel())]
+    mean = torch.bincount(index, truth[inside].double(), minlength=n_bins) / count.clamp_min(1)
+    curve = mean[count >= max(20, 1e-3 * index.numel())]
     span = float(curve.max() - curve.min()) if curve.numel() else 0.0
     if span == 0:
         return 0.0
@@ -130,7 +134,7 @@ def border_dip(source: Tensor, truth: Tensor, mask: Tensor, n_bins: int = 64) ->
 
 def _notes(volume: Volume, truth: Volume, tissues: TissueMap, plan: ScanPlan) -> list[str]:
     notes = []
-    dip = border_dip(volume.data, truth.data, tissues.mask)
+    dip = border_dip(volume.data, truth.data, tissues)
     if dip > 0.02:
         notes.append(f"the gains are not monotone in intensity: dips of {100 * dip:.0f} % at tissue borders")
     object_mm = [volume.grid.spacing_mm[a] for a in scan_axes(volume.grid, plan.acquisition.slice_axis)]
