@@ -7,6 +7,7 @@ axis order, flip or tilt show the same anatomy at the same place and scale, and 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -30,6 +31,8 @@ TISSUE_COLOURS: tuple[Rgb, ...] = ((86, 180, 233), (230, 159, 0), (240, 240, 235
 # Zero is the background, so that only what differs is seen.
 DIVERGING: tuple[Rgb, ...] = ((150, 210, 255), (44, 123, 229), BACKGROUND, (226, 84, 43), (255, 205, 140))
 _SAGITTAL_OFFSET_MM = 10.0
+# What has no tissue is dimmed under tissue colours: bright scalp would outshine them.
+_OUTSIDE_LEVEL = 0.4
 # Points that fall between two voxels go toward R, A and S, not to the voxel that happens to have the even index.
 _NUDGE_MM = 1e-3
 
@@ -71,8 +74,9 @@ class Section:
     @property
     def caption(self) -> str:
         """Name, position and the side shown on the left, in words for a reader."""
-        toward = {"axial": "S", "coronal": "A", "sagittal": "R"}[self.name]
-        return f"{self.name}, {toward} {self.position_mm:+.0f} mm, {self.ends[0]} is left in the picture"
+        positive, negative = {"axial": ("S", "I"), "coronal": ("A", "P"), "sagittal": ("R", "L")}[self.name]
+        side = negative if self.position_mm < 0 else positive
+        return f"{self.name}, {side} {abs(self.position_mm):.0f} mm, {self.ends[0]} is left in the picture"
 
 
 Sections = tuple[Section, Section, Section]
@@ -166,7 +170,7 @@ def tissue_picture(
     grey = _grey(sample(underlay.data, underlay.grid, section), window)
     # Shading by the image keeps folds visible; full colour where it is bright.
     shade = 0.45 + 0.55 * grey / 255
-    return _png(paint * shade + (1 - weight) * grey, section)
+    return _png(paint * shade + (1 - weight) * _OUTSIDE_LEVEL * grey, section)
 
 
 def signed_picture(volume: Volume, section: Section, limit: float) -> bytes:
@@ -175,6 +179,22 @@ def signed_picture(volume: Volume, section: Section, limit: float) -> bytes:
         raise BadInputError(f"the limit of a signed map must be positive, got {limit}")
     values = sample(volume.data, volume.grid, section)
     return _png(_diverging(values / limit), section)
+
+
+def mosaic_picture(rows: Sequence[Sequence[bytes]], gap: int = 4) -> bytes:
+    """Return one PNG of pictures (PNG) in rows, such as those of a report, on a dark ground."""
+    images = [[Image.open(io.BytesIO(png)).convert("RGB") for png in row] for row in rows]
+    widths = [sum(i.width for i in row) + gap * (len(row) + 1) for row in images]
+    heights = [max(i.height for i in row) + gap for row in images]
+    whole = Image.new("RGB", (max(widths), sum(heights) + gap), BACKGROUND)
+    y = gap
+    for row, height in zip(images, heights, strict=True):
+        x = gap
+        for image in row:
+            whole.paste(image, (x, y))
+            x += image.width + gap
+        y += height
+    return _encoded(whole)
 
 
 def tissue_colour(index: int) -> Rgb:
@@ -212,8 +232,11 @@ def _png(colours: NDArray[np.float32], section: Section) -> bytes:
     pad = size // 2
     for letter, x, anchor in ((section.ends[0], pad, "lt"), (section.ends[1], section.width - pad, "rt")):
         draw.text((x, pad), letter, (205, 210, 218), font, anchor, stroke_width=2, stroke_fill=BACKGROUND)
+    return _encoded(picture)
+
+
+def _encoded(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # A palette would halve the size of grey pictures but not of the others; one form for all.
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 

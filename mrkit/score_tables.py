@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,9 +104,12 @@ def score_tables(scores: Mapping[str, Scores]) -> tuple[Table, ...]:
 
 def contrast_table(images: Mapping[str, Volume], tissues: TissueMap, mask: Tensor) -> Table:
     """Return the contrast of images for which no truth is known, all measured in the same tissue cores."""
+    # Intensities are in units of the scan, so about four digits of them are shown whatever these are.
+    peak = max((float(image.data.abs().max()) for image in images.values()), default=1.0)
+    digits = max(0, 3 - math.floor(math.log10(peak))) if peak > 0 else 3
     columns = (
-        Column("WM", "", Better.NEITHER, 3, "Mean intensity of white matter, over its core (probability above 0.9)."),
-        Column("GM", "", Better.NEITHER, 3, "Mean intensity of grey matter, over its core."),
+        Column("WM", "", Better.NEITHER, digits, "Mean intensity of white matter, over its core (probability > 0.9)."),
+        Column("GM", "", Better.NEITHER, digits, "Mean intensity of grey matter, over its core."),
         Column("WM-GM Michelson", "", Better.NEITHER, 3, "(W - G) / (W + G) of these means. More is not better."),
         Column("MSLC", "", Better.LOWER, 3, _OVERALL[1].definition),
     )

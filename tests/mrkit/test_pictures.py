@@ -18,6 +18,7 @@ from mrkit.pictures import (
     body_frame,
     css_colour,
     intensity_picture,
+    mosaic_picture,
     sample,
     sections,
     signed_picture,
@@ -204,6 +205,36 @@ def test_letters_are_drawn_in_the_upper_corners():
     assert rows.max() < 0.15 * section.height
     assert (columns < 0.15 * section.width).any()
     assert (columns > 0.85 * section.width).any()
+
+
+def test_the_caption_says_where_the_plane_is():
+    grid = grid_of("LIA", (2.0, 2.0, 2.0))
+    low = Grid(grid.shape, grid.affine + np.array([[0, 0, 0, 31], [0, 0, 0, -50], [0, 0, 0, -70.0], [0, 0, 0, 0]]))
+    axial, coronal, sagittal = sections(low, torch.ones(grid.shape, dtype=torch.bool))
+    assert axial.caption == "axial, I 69 mm, R is left in the picture"
+    assert coronal.caption == "coronal, P 49 mm, R is left in the picture"
+    assert sagittal.caption == "sagittal, R 42 mm, A is left in the picture"
+
+
+def test_tissues_over_an_image_are_shaded_by_it_and_dim_the_rest():
+    volume, section = flat(1)
+    prob = torch.zeros(3, *volume.grid.shape)
+    prob[1, :10] = 1
+    tissues = TissueMap(prob, TISSUES, volume.grid)
+    shown = np.array(Image.open(io.BytesIO(tissue_picture(tissues, section, volume, Window(0, 1)))))
+    row = shown[shown.shape[0] // 2]
+    # World left, the first half of the R axis, is on the right of the picture.
+    assert tuple(row[-40]) == tissue_colour(1)
+    assert tuple(row[40]) == (102, 102, 102)
+
+
+def test_a_mosaic_holds_its_pictures_in_order():
+    volume, section = flat(1)
+    black, white = (intensity_picture(volume, section, Window(*w)) for w in ((1, 2), (0, 1)))
+    whole = np.array(Image.open(io.BytesIO(mosaic_picture([[black, white], [white, black]], gap=4))))
+    assert whole.shape[:2] == (2 * section.height + 12, 2 * section.width + 12)
+    middles = [whole[y, x, 0] for y in (section.height // 2, -section.height // 2) for x in (100, -100)]
+    assert middles == [BACKGROUND[0], 255, 255, BACKGROUND[0]]
 
 
 def test_colours_for_css_and_what_cannot_be_shown():
