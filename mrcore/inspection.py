@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mrcore.brainmask import is_skull_stripped
 from mrcore.errors import BadInputError, MrkitError
 from mrcore.grid import Affine, Triple
-from mrcore.nifti import ImageFile, Problem, read_image
+from mrcore.nifti import ImageFile, read_image
+from mrcore.nifti_place import Problem
 from mrcore.noise import estimate_noise
 from mrcore.sidecar import read_sidecar, sidecar_path
 from mrcore.sidecar_checks import sidecar_problems

@@ -17,27 +17,15 @@ from nibabel.arrayproxy import ArrayProxy
 from numpy.typing import NDArray
 
 from mrcore.errors import BadInputError
-from mrcore.grid import Affine, Grid, Shape3, to_world
+from mrcore.grid import Affine, Grid
+from mrcore.nifti_place import Header, Problem, disagreement_mm, place, spatial
 
 logger = logging.getLogger(__name__)
 
-# nibabel's header classes carry no types.
-_Header = Any
-
-AGREE_MM = 1e-3
-SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 50.0
-_MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
+_LARGEST_INTENSITY = 1e12
 # Deflate cannot shrink anything by more than this; a header that asks for more data is wrong.
 _LARGEST_RATIO = 1032
 _MAGIC = {b"n+1\0": "NIfTI-1", b"n+2\0": "NIfTI-2"}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with an image: `fatal` when it cannot be used, else a warning."""
-
-    text: str
-    fatal: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +69,7 @@ class ImageFile:
         """The voxel lattice in mm; raises BadInputError where the header has none that is valid."""
         if self.affine is None:
             raise BadInputError(f"{self.path}: the header has no position that can be read")
-        return Grid(_spatial(self.shape), self.affine)
+        return Grid(spatial(self.shape), self.affine)
 
 
 def read_image(path: Path) -> ImageFile:
@@ -95,7 +83,7 @@ def read_image(path: Path) -> ImageFile:
     kind, header = _header(path, content)
     shape = tuple(int(n) for n in header.get_data_shape())
     slope, intercept = header.get_slope_inter()
-    affine, units, place = _place(header, shape)
+    affine, units, misplaced = place(header, shape)
     data, found = _data(path, header, content, shape)
     codes = (None, None) if kind == "MGH" else (int(header["sform_code"]), int(header["qform_code"]))
     return ImageFile(
@@ -109,10 +97,10 @@ def read_image(path: Path) -> ImageFile:
         units=units,
         sform_code=codes[0],
         qform_code=codes[1],
-        disagreement_mm=_disagreement_mm(header, shape) if kind != "MGH" else None,
+        disagreement_mm=disagreement_mm(header, shape) if kind != "MGH" else None,
         affine=affine,
         data=data,
-        problems=(*place, *found),
+        problems=(*misplaced, *found),
     )
 
 
@@ -129,13 +117,6 @@ def require_usable(image: ImageFile) -> NDArray[np.float32]:
     for problem in image.problems:
         logger.warning("%s: %s", image.path, problem.text)
     return image.data
-
-
-def corner_distance_mm(shape: tuple[int, ...], a: Affine, b: Affine) -> float:
-    """Return the largest distance between the places that two affines give to a corner voxel of `shape`."""
-    corners = np.array(np.meshgrid(*[(0, max(n - 1, 1)) for n in _spatial(shape)])).reshape(3, -1).T
-    difference = corners @ (a - b)[:3, :3].T + (a - b)[:3, 3]
-    return float(np.linalg.norm(difference, axis=1).max())
 
 
 def _file_bytes(path: Path) -> bytes:
@@ -164,7 +145,7 @@ def _decompressed(path: Path, raw: bytes) -> bytes:
         raise BadInputError(f"{path}: the gzip stream is truncated or damaged ({error}); copy the file again") from None
 
 
-def _header(path: Path, content: bytes) -> tuple[str, _Header]:
+def _header(path: Path, content: bytes) -> tuple[str, Header]:
     """Return the format and nibabel's header, without nibabel's own checks (which log and repair)."""
     kinds: tuple[tuple[str, Any, bool], ...] = (
         ("NIfTI-1", nib.Nifti1Header, content[344:348] == b"n+1\0"),
@@ -187,100 +168,8 @@ def _header(path: Path, content: bytes) -> tuple[str, _Header]:
     raise BadInputError(f"{path} is not a NIfTI-1, NIfTI-2 or MGH image (.nii, .nii.gz, .mgh, .mgz)")
 
 
-def _place(header: _Header, shape: tuple[int, ...]) -> tuple[Affine | None, str, list[Problem]]:
-    """Return the affine in mm, the unit of length and what is wrong with them."""
-    problems: list[Problem] = []
-    try:
-        affine: Affine = np.array(header.get_best_affine() if hasattr(header, "get_best_affine") else None, np.float64)
-    except Exception as error:  # qfac, negative voxel sizes or a quaternion that is none
-        return None, "unknown", [Problem(f"the qform cannot be read ({error}); set a valid sform or qform")]
-    units = "mm"
-    if hasattr(header, "get_xyzt_units"):
-        units, more = _units(header)
-        problems += more
-        affine[:3] *= _MM_PER_UNIT.get(units, 1.0)
-        problems += _codes(header, shape)
-    elif not int(header["goodRASFlag"]):
-        problems.append(Problem("the MGH header has no valid position (goodRASFlag 0); orientation is a guess", False))
-    problems += _grid_problems(shape, affine, units)
-    return affine, units, problems
-
-
-def _units(header: _Header) -> tuple[str, list[Problem]]:
-    try:
-        units = str(header.get_xyzt_units()[0])
-    except KeyError:
-        code = int(header["xyzt_units"]) % 8
-        return "unknown", [Problem(f"xyzt_units has no length unit of code {code}; millimetres are assumed", False)]
-    if units in _MM_PER_UNIT:
-        return units, [Problem(f"the header gives lengths in {units}s; they were converted to mm", False)]
-    return units, []
-
-
-def _codes(header: _Header, shape: tuple[int, ...]) -> list[Problem]:
-    """Return what is wrong between sform and qform."""
-    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
-    if sform_code <= 0 and qform_code <= 0:
-        text = "neither sform nor qform is set: position and orientation (left and right) are unknown, a guess is used"
-        return [Problem(text, False)]
-    if sform_code <= 0 or qform_code <= 0:
-        return []
-    distance_mm = _disagreement_mm(header, shape)
-    if distance_mm is None:
-        return [Problem("the qform cannot be read; the sform is used", False)]
-    if distance_mm > AGREE_MM and not _is_rounding(header, shape):
-        text = f"sform and qform disagree by {distance_mm:.4g} mm; the sform is used, other programs may use the qform"
-        return [Problem(text, False)]
-    return []
-
-
-def _disagreement_mm(header: _Header, shape: tuple[int, ...]) -> float | None:
-    if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
-        return None
-    try:
-        distance_mm = corner_distance_mm(shape, header.get_sform(), header.get_qform())
-    except Exception:  # a qform that cannot be read is reported by _codes
-        return None
-    return distance_mm if np.isfinite(distance_mm) else None
-
-
-def _is_rounding(header: _Header, shape: tuple[int, ...]) -> bool:
-    """Whether the qform is the best that the header's float32 quaternion can do for this sform.
-
-    Near a rotation by 180 degrees the quaternion's first part is lost by rounding: up to some hundredths of a mm.
-    """
-    best = header.copy()
-    try:
-        best.set_qform(header.get_sform(), strip_shears=False)
-    except Exception:  # shears: a qform cannot hold them, the disagreement is real
-        return False
-    return corner_distance_mm(shape, best.get_qform(), header.get_qform()) <= AGREE_MM
-
-
-def _grid_problems(shape: tuple[int, ...], affine: Affine, units: str) -> list[Problem]:
-    try:
-        grid = Grid(_spatial(shape), affine)
-    except BadInputError as error:
-        return [Problem(str(error))]
-    low, high = min(grid.spacing_mm), max(grid.spacing_mm)
-    if low < SMALLEST_VOXEL_MM or high > LARGEST_VOXEL_MM:
-        sizes = " x ".join(f"{s:.4g}" for s in grid.spacing_mm)
-        said = f"the header says {units}" if units != "unknown" else "the header gives no unit, mm was assumed"
-        text = f"voxels of {sizes} mm are not those of an MRI scan ({said}); repair xyzt_units or the voxel size"
-        return [Problem(text)]
-    if not np.isfinite(to_world(grid, np.zeros(3))).all():
-        return [Problem("the affine is not finite; repair the header")]
-    return []
-
-
-def _spatial(shape: tuple[int, ...]) -> Shape3:
-    """Return the first three sizes, filled with ones."""
-    x, y, z = (*shape, 1, 1, 1)[:3]
-    return x, y, z
-
-
 def _data(
-    path: Path, header: _Header, content: bytes, shape: tuple[int, ...]
+    path: Path, header: Header, content: bytes, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float32] | None, list[Problem]]:
     """Return the image as float32 (X, Y, Z), and what is wrong with it."""
     problems = _kind_problems(header, shape)
@@ -295,19 +184,24 @@ def _data(
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             stored = np.asanyarray(ArrayProxy(io.BytesIO(content), header))
-            data = np.ascontiguousarray(stored.reshape(_spatial(shape)), dtype=np.float32)
+            data = np.ascontiguousarray(stored.reshape(spatial(shape)), dtype=np.float32)
     except Exception as error:  # nibabel raises many kinds for slopes and offsets that make no sense
         return None, [Problem(f"the data cannot be read ({error}); convert {path.name} again")]
     n_bad = int(np.count_nonzero(~np.isfinite(data)))
     if n_bad:
         text = f"{n_bad} of {data.size} voxels are NaN or infinite; replace them (for instance with 0) first"
         return data, [Problem(text)]
-    if data.min() == data.max():
-        return data, [Problem(f"the image is constant: every voxel is {data.flat[0]:.6g}; export the scan again")]
+    low, high = float(data.min()), float(data.max())
+    if low == high:
+        return data, [Problem(f"the image is constant: every voxel is {low:.6g}; export the scan again")]
+    largest = max(-low, high)
+    if largest > _LARGEST_INTENSITY or high - low < 1e-6 * largest:
+        text = f"values from {low:.7g} to {high:.7g} are not those of a scan; check type, slope and intercept"
+        return data, [Problem(f"{text} of the header")]
     return data, []
 
 
-def _kind_problems(header: _Header, shape: tuple[int, ...]) -> list[Problem]:
+def _kind_problems(header: Header, shape: tuple[int, ...]) -> list[Problem]:
     """Return why this is not one real 3-D image."""
     dtype = header.get_data_dtype()
     problems = []

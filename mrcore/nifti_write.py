@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mrcore.atomic import atomic_write, refuse_existing
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.grid import Grid
-from mrcore.nifti import AGREE_MM, corner_distance_mm
+from mrcore.nifti_place import AGREE_MM, corner_distance_mm
 from mrcore.sidecar import sidecar_path, write_sidecar
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mrcore.nifti import Problem
+from mrcore.nifti_place import Problem
 
 # dcm2niix takes vendors that it does not know for others: Hyperfine's scans were labelled Philips (dcm2niix#653).
 _LARGEST_SWOOP_T = 0.1

@@ -145,6 +145,20 @@ def constant(folder):
     return write(folder / "a.nii.gz", np.full((8, 9, 10), 7.5, np.float32))
 
 
+def hardly_varying(folder):
+    data = np.full((8, 9, 10), 1e4, np.float32)
+    data[0] += 0.002
+    return write(folder / "a.nii.gz", data)
+
+
+def absurd_slope(folder):
+    return patched(write(folder / "a.nii", an_image()), 112, struct.pack("<2f", 1e20, 0.0))
+
+
+def absurd_position(folder):
+    return patched(write(folder / "a.nii", an_image()), 280, struct.pack("<4f", 1e30, 0, 0, 0))
+
+
 def singular_affine(folder):
     image = nib.Nifti1Image(an_image(), AFFINE)
     image.header.set_sform(np.diag([1.5, 0.0, 4.0, 1.0]), code=1)
@@ -206,6 +220,9 @@ CASES = [
     (complex_data, "the image is complex; give its magnitude"),
     (rgb, "the image is RGB colour"),
     (constant, r"the image is constant: every voxel is 7\.5"),
+    (hardly_varying, "values from 10000 to 10000 are not those of a scan"),
+    (absurd_slope, r"values from .*e\+2. are not those of a scan; check type, slope and intercept"),
+    (absurd_position, r"the affine has numbers up to 1e\+30 mm"),
     (singular_affine, "the affine is singular"),
     (affine_of_nan, "affine must be a finite 4 x 4 matrix"),
     (qform_that_is_none, "the qform cannot be read"),
