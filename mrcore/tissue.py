@@ -111,7 +111,11 @@ TISSUE_TABLE: Mapping[str, Tissue] = MappingProxyType(
                 Anchor(1.5, 0.290, 0.03, _RANGE_15),
                 Anchor(_HIGH, 0.370, 0.03, _RANGE_3),
             ),
-            t2_s=_flat(0.145, 0.02, _STANISZ),
+            t2_s=(
+                Anchor(_LOW, 0.090, 0.02, f"O'Reilly & Webb 2022, {_MEMORY}"),
+                Anchor(1.5, 0.145, 0.02, _STANISZ),
+                Anchor(_HIGH, 0.145, 0.02, _STANISZ),
+            ),
             pd=_flat(1.0, 0.1, _PD),
         ),
         "MUSCLE": Tissue(
