@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.edges import EdgeSettings
+from mrcore.edges import EdgePair, EdgeSettings, f1_of, reference_edges
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.grid import Grid
 from mrcore.metrics import (
@@ -168,6 +168,30 @@ def test_edges_across_slices_need_slices_along_them():
     image = step_at(10, axis=0)
     assert edge_f1(reference, image, mask, 0, EdgeSettings(**quantiles, axes=(2,))) == 1
     assert edge_f1(reference, image, mask, 0, EdgeSettings(**quantiles, axes=(0, 1, 2))) < 0.9
+
+
+def test_the_tolerance_is_euclidean_and_in_the_plane_of_the_slice():
+    def one_voxel(*at):
+        edges = np.zeros((1, 9, 9, 9), bool)
+        edges[(0, *at)] = True
+        return edges
+
+    def score(shift, tolerance):
+        return f1_of(EdgePair(one_voxel(4, 4, 4), one_voxel(*shift), EdgeSettings(axes=(2,))), tolerance)
+
+    assert [score((5, 5, 4), t) for t in (1, 1.5)] == [0, 1]
+    assert [score((5, 4, 4), t) for t in (0, 1)] == [0, 1]
+    assert score((4, 4, 5), 2) == 0  # the next slice
+
+
+def test_edges_are_where_the_gradient_exceeds_the_quantile():
+    mask = torch.ones(24, 24, 24, dtype=torch.bool)
+    # A third of the gradient is below the 93rd percentile, which lies beside the steep step.
+    image = step_at(6, (24,) * 3) + 0.3 * step_at(16, (24,) * 3)
+    steep = EdgeSettings(low_quantile=0.93, high_quantile=0.93, axes=(2,))
+    both = EdgeSettings(low_quantile=0.75, high_quantile=0.75, axes=(2,))
+    assert set(np.nonzero(reference_edges(image, mask, steep).edges)[1]) == {6}
+    assert set(np.nonzero(reference_edges(image, mask, both).edges)[1]) == {6, 16}
 
 
 def test_the_border_of_the_mask_is_no_edge():
