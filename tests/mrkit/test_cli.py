@@ -5,22 +5,28 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from mrkit.cli import main
+from mrkit.commands_simulate import PRESET_NAMES
+from ulfsim.presets import PRESETS
 
 HF = np.diag([2.0, 2.0, 2.0, 1.0])
 ULF = np.diag([4.0, 4.0, 8.0, 1.0])
 
 
 def mrkit(*arguments, cwd=None):
-    """Run the command in a process of its own."""
+    """Run the installed command in a process of its own, `python -m mrkit` where it is not installed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mrkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+    installed = Path(sys.executable).with_name("mrkit")
+    command = [str(installed)] if installed.exists() else [sys.executable, "-m", "mrkit"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+    )
 
 
 @pytest.fixture
@@ -265,3 +271,39 @@ def test_verbose_shows_where_an_error_came_from(tmp_path, call):
     assert result.returncode == 2
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("mrkit: error: ")
+
+
+def test_ctrl_c_ends_quietly(tmp_path, monkeypatch, call):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mrkit.commands_info.run", interrupted)
+    result = call("info", tmp_path / "a.nii")
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "mrkit: interrupted\n")
+
+
+def test_error_of_our_own_is_one_line_with_another_code(tmp_path, monkeypatch, call):
+    def broken(_):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("mrkit.commands_info.run", broken)
+    result = call("info", tmp_path / "a.nii")
+    assert result.returncode == 1
+    assert result.stderr.startswith("mrkit: internal error: RuntimeError: two lines; run with --verbose")
+    assert result.stderr.count("\n") == 1
+
+
+def test_presets_of_the_help_are_those_that_exist():
+    assert tuple(PRESETS) == PRESET_NAMES
+
+
+@pytest.mark.parametrize(("name", "parts"), [
+    ("ulf/lowgan_MS017_64mT_T1w.nii.gz", ("like an ultra-low-field scan", "1.6 x 1.6 x 5 mm", "RAS", "int16")),
+    ("t1/visualqc_id001_brainmask.mgz", ("MGH", "LIA", "skull", "removed", "usable")),
+    ("t1/openms_long_p01_T1W_raw.nii.gz", ("LPS, oblique by 3.23 degrees", "uint16", "present", "usable")),
+])  # fmt: skip
+def test_info_on_real_scans(shared_data, call, name, parts):
+    result = call("info", shared_data / name)
+    assert result.returncode == 0, result.stdout
+    for part in parts:
+        assert part in result.stdout
