@@ -243,6 +243,15 @@ def test_error_when_scan_and_object_are_apart(degrees):
         imaging_operator(OBJECT, grid((8, 8, 8), (2, 2, 5), (300, 0, 0), degrees=degrees), DELTA_PSF)
 
 
+@pytest.mark.parametrize("degrees", [(0, 0, 0), (0, 0, 10)])
+def test_what_lies_at_one_edge_of_the_scan_does_not_appear_at_the_other(degrees):
+    source, scan = grid((60, 60, 60), (1, 1, 1)), grid((12, 12, 6), (2, 2, 5), degrees=degrees)
+    edge = tuple(to_world(scan, np.array([0, 5.5, 2.5])))
+    psf = tuple(AxisPsf(v, truncate=False) for v in scan.spacing_mm)
+    image = imaging_operator(source, scan, psf, F64)(blob(source, edge, 1.5))
+    assert float(image[-2:].abs().max()) < 1e-4 * float(image[:2].max())
+
+
 def test_predict_is_the_magnitude():
     op = imaging_operator(OBJECT, SCANS["even, integer"], DELTA_PSF, F64)
     x = -blob(OBJECT, CENTRE, 3.0)

@@ -33,6 +33,12 @@ def test_identity_is_exact(dtype):
         assert torch.equal(resample(Volume(x, SOURCE), same, order).data, x)
 
 
+def test_identity_is_exact_where_the_affine_is_not_a_round_number():
+    for source in (TARGET, Grid(SOURCE.shape, rotation((33, 11, -7)) @ SOURCE.affine)):
+        x = numbers(*source.shape)
+        assert torch.equal(ResampleOp(source, source, dtype=F64)(x), x)
+
+
 def test_whole_voxel_shifts_are_exact():
     x = numbers(*SOURCE.shape)
     moved = ResampleOp(SOURCE, SOURCE, shifted(-2.0, 0, 0), dtype=F64)(x)  # axis 0 is flipped: two voxels up
