@@ -164,8 +164,7 @@ def score_target(
     if tissues is not None:
         require_same_grid(reference.grid, tissues.grid, "reference and tissue maps")
     data_range(reference.data, mask)
-    # One voxel of margin: gradients and edges look at neighbours, and nothing else leaves the mask.
-    box = bounding_box(mask, margin=1)
+    box = bounding_box(mask)
     deep = inside(mask[box], reference.grid.spacing_mm, inside_depth_mm)
     if not bool(deep.any()):
         raise BadInputError(f"no voxel of the mask is more than {inside_depth_mm} mm from its edge; lower the depth")

@@ -139,15 +139,15 @@ def mslc(image: Tensor) -> float:
     return float(np.mean(means)) if means else math.nan
 
 
-def bounding_box(mask: Tensor, margin: int = 0) -> Box:
-    """Return the slices of the smallest block that holds the mask, plus `margin` voxels where there is room."""
+def bounding_box(mask: Tensor) -> Box:
+    """Return the slices of the smallest block that holds the mask."""
     if not bool(mask.any()):
         raise BadInputError("the mask is empty; give one that covers the brain")
     slices = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         found = torch.nonzero(mask.any(others[1]).any(others[0])).flatten()
-        slices.append(slice(max(0, int(found[0]) - margin), min(mask.shape[axis], int(found[-1]) + 1 + margin)))
+        slices.append(slice(int(found[0]), int(found[-1]) + 1))
     return cast("Box", tuple(slices))
 
 

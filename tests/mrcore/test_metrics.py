@@ -327,8 +327,8 @@ def test_inside_is_a_depth_in_mm():
     assert int(inside(torch.ones(12, 12, 12, dtype=torch.bool), (1.0, 1.0, 1.0), 4.0).sum()) == 4**3
 
 
-def scored_case():
-    tissues = three_tissues()
+def scored_case(spacing=(1.0, 1.0, 1.0)):
+    tissues = three_tissues(spacing)
     reference = (3.0 * tissues.of("WM") + 2.0 * tissues.of("GM") + tissues.of("CSF")) + 0.2 * random_image(
         24, 24, 24
     ).float()
@@ -336,9 +336,10 @@ def scored_case():
     return Volume(reference, tissues.grid), Volume(noisy, tissues.grid), tissues
 
 
-def test_score_image_is_the_single_functions_on_the_uncropped_images():
-    reference, image, tissues = scored_case()
-    mask, spacing = ball(), (1.0, 1.0, 1.0)
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 0.8, 2.0)])
+def test_score_image_is_the_single_functions_on_the_uncropped_images(spacing):
+    reference, image, tissues = scored_case(spacing)
+    mask = ball()
     scores = score_image(reference, image, mask, tissues, inside_depth_mm=3.0)
     deep = inside(mask, spacing, 3.0)
     pair = (reference.data, image.data, mask)
