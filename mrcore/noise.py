@@ -169,7 +169,8 @@ def residual_noise(image: Tensor, mask: Tensor) -> NoiseEstimate:
         raise BadInputError(
             f"the noise cannot be estimated from a mask of {int(mask.sum())} voxels; give a larger mask or the noise sd"
         )
-    sd, n_voxels = min(found)
+    # An estimate from few voxels may be small by chance.
+    sd, n_voxels = min(found, key=lambda each: each[0] * (1 + 3 / math.sqrt(each[1])))
     message = f"noise sd {sd:.4g} from second differences in {n_voxels} voxels of the object"
     return NoiseEstimate(sd, RESIDUAL, n_voxels, message)
 

@@ -56,7 +56,8 @@ class ContrastStats:
 def measure(volume: Volume, tissues: TissueMap, noise_sd: float | None = None) -> ContrastStats:
     """Measure `volume` (real magnitude) in the cores of `tissues`, which lie on the same grid.
 
-    The noise is estimated from the air around the brain, else from second differences inside the largest core;
+    The noise is estimated from the air around the brain, else from second differences inside the core with
+    most room;
     `noise_sd` (per real channel) overrides both. With magnitudes M the signal is
     A^2 = mean(M)^2 + min(var(M), noise_sd^2) - 2 noise_sd^2: this is E[M^2] = A^2 + 2 sd^2 without the variance
     that anatomy adds to M.
@@ -70,8 +71,8 @@ def measure(volume: Volume, tissues: TissueMap, noise_sd: float | None = None) -
         raise BadInputError("contrast is measured in magnitude images; take the magnitude of this complex volume first")
     cores, notes = tissue_cores(tissues)
     if noise_sd is None:
-        largest = max(cores, key=lambda core: int(core.sum()))
-        noise = estimate_noise(volume.data, tissues.mask, largest)
+        roomiest = max(cores, key=lambda core: int(_eroded(core).sum()))
+        noise = estimate_noise(volume.data, tissues.mask, roomiest)
         notes = (*notes, noise.message)
     else:
         noise = NoiseEstimate(noise_sd, GIVEN, 0, "")

@@ -1,0 +1,203 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mrcore.acquisition import DELTA_PSF, Acquisition, Sequence, gaussian_psf
+from mrcore.errors import BadInputError, GridMismatchError
+from mrcore.phantom import digital_head, head_grid
+from mrcore.volume import TISSUES, TissueMap, Volume
+from ulfsim.calibrate import ABSOLUTE, CONTRAST_ONLY, NEAREST, calibrate, calibrate_contrasts_only, contrast_matrix
+from ulfsim.measure import measure
+from ulfsim.plan import plan_scan, tissues_through
+from ulfsim.simulate import simulate
+
+VOXEL = (5.0, 5.0, 8.0)
+ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))
+TARGET = {"CSF": 14.0, "GM": 40.1, "WM": 50.8}
+# Published SNRs (WM, GM, CSF) of one person at 3 T and of three at 64 mT.
+SOURCE_SNR = {"WM": 366.6, "GM": 303.8, "CSF": 142.0}
+ULF = [(75.6, 62.3, 40.1), (86.8, 67.2, 12.4), (50.8, 40.1, 14.0)]
+
+
+@pytest.fixture(scope="module")
+def head():
+    return digital_head(head_grid(64), seed=1)
+
+
+@pytest.fixture(scope="module")
+def plan(head):
+    return plan_scan(head.grid, ACQUISITION)
+
+
+@pytest.fixture(scope="module")
+def calibration(head, plan):
+    return calibrate(head.image, head.tissues, plan, TARGET)
+
+
+def test_prediction_meets_the_target_within_the_bounds(calibration):
+    assert calibration.gauge == ABSOLUTE
+    assert not calibration.misses_target
+    for name, value in TARGET.items():
+        assert calibration.predicted[name] == pytest.approx(value, rel=1e-6)
+    assert min(calibration.gains.values()) >= 0
+    assert max(calibration.gains.values()) == pytest.approx(1.0)
+    assert calibration.background_gain == calibration.gains["WM"]
+    assert "largest gain is 1" in calibration.scale
+
+
+def test_closed_loop_snr_and_cnr_to_5_percent(head, plan, calibration):
+    """The scan, noise and Rician bias included, measured again without being told the noise."""
+    acquisition = dataclasses.replace(ACQUISITION, noise_sd=calibration.noise_sd)
+    seen = tissues_through(plan, head.tissues)
+    found = [
+        measure(simulate(head.image, head.tissues, acquisition, calibration.gains, seed).scan, seen)
+        for seed in range(5)
+    ]
+    for i, name in enumerate(TISSUES):
+        assert np.median([f.snr[i] for f in found]) == pytest.approx(TARGET[name], rel=0.05)
+    for a, b in (("WM", "GM"), ("WM", "CSF"), ("GM", "CSF")):
+        assert np.median([f.cnr(a, b) for f in found]) == pytest.approx(TARGET[a] - TARGET[b], rel=0.05)
+
+
+def test_calibration_goes_through_the_operator(head, calibration):
+    """On a scan as sharp as the source the gains differ: partial volume is part of the response."""
+    sharp = Acquisition(0.064, head.grid.spacing_mm, Sequence("T1w"), psf=DELTA_PSF)
+    other = calibrate(head.image, head.tissues, plan_scan(head.grid, sharp), TARGET)
+    assert abs(other.gains["CSF"] / other.gains["WM"] - calibration.gains["CSF"] / calibration.gains["WM"]) > 0.005
+    # Pure cores, delta PSF: gain x mean = SNR x noise.
+    for name in TISSUES:
+        level = float(head.image.data[head.tissues.of(name) > 0.999].mean())
+        assert other.gains[name] * level == pytest.approx(TARGET[name] * other.noise_sd, rel=0.03)
+
+
+def test_a_given_noise_sets_the_scale_and_nothing_else(head, plan, calibration):
+    half = calibrate(head.image, head.tissues, plan, TARGET, noise_sd=calibration.noise_sd / 2)
+    for name in TISSUES:
+        assert half.gains[name] == pytest.approx(calibration.gains[name] / 2)
+        assert half.predicted[name] == pytest.approx(TARGET[name])
+    assert "given" in half.scale
+    assert half.active_bounds == ()
+
+
+def test_noise_beyond_the_bounds_is_said(head, plan, calibration):
+    noisy = calibrate(head.image, head.tissues, plan, TARGET, noise_sd=2 * calibration.noise_sd)
+    assert noisy.misses_target
+    assert max(noisy.gains.values()) <= 1
+    assert noisy.active_bounds
+    assert any("out of reach" in warning for warning in noisy.warnings)
+
+
+def test_upper_bound_moves_the_scale(head, plan, calibration):
+    raised = calibrate(head.image, head.tissues, plan, TARGET, upper=3.0)
+    assert max(raised.gains.values()) == pytest.approx(3.0)
+    assert raised.noise_sd == pytest.approx(3 * calibration.noise_sd)
+
+
+def test_null_vector_adds_the_same_snr_everywhere(head, plan, calibration):
+    moved = {n: calibration.gains[n] - calibration.null_vector[n] for n in TISSUES}
+    acquisition = dataclasses.replace(ACQUISITION, noise_sd=0.0)
+    seen = tissues_through(plan, head.tissues)
+    before, after = (
+        measure(simulate(head.image, head.tissues, acquisition, gains, 0).scan, seen, calibration.noise_sd * 1e-6)
+        for gains in (calibration.gains, moved)
+    )
+    shift = (np.array(after.mean) - np.array(before.mean)) / calibration.noise_sd
+    assert shift == pytest.approx([-1.0] * 3, rel=0.02)
+
+
+def test_feasible_interval_ends_on_a_bound(calibration):
+    low, high = calibration.feasible_interval
+    assert low < 0 <= high + 1e-12
+    for t in (low, high):
+        moved = [calibration.gains[n] + t * calibration.null_vector[n] for n in TISSUES]
+        assert min(moved) > -1e-9
+        assert max(moved) < 1 + 1e-9
+        assert min(min(abs(m), abs(m - 1)) for m in moved) < 1e-9
+
+
+def test_prior_gauge_keeps_contrasts_and_follows_the_prior(head, plan, calibration):
+    exact = calibrate(head.image, head.tissues, plan, TARGET, prior=calibration.gains)
+    assert exact.gauge == NEAREST
+    assert [exact.predicted[n] for n in TISSUES] == pytest.approx(list(TARGET.values()), rel=1e-3)
+    bent = {**calibration.gains, "CSF": 2 * calibration.gains["CSF"]}
+    other = calibrate(head.image, head.tissues, plan, TARGET, prior=bent)
+    assert other.gains["CSF"] / other.gains["WM"] > 1.1 * calibration.gains["CSF"] / calibration.gains["WM"]
+    for a, b in (("WM", "GM"), ("WM", "CSF")):
+        assert other.predicted[a] - other.predicted[b] == pytest.approx(TARGET[a] - TARGET[b], rel=1e-3)
+    assert any("not SNR" in w or "bounds" in w for w in other.warnings)
+
+
+def test_more_contrast_than_the_source_is_warned_of(head, plan):
+    strong = calibrate(head.image, head.tissues, plan, {"CSF": 14.0, "GM": 20.0, "WM": 60.0})
+    assert any(w.startswith("WM-GM contrast") and "exceeds" in w for w in strong.warnings)
+    reversed_ = calibrate(head.image, head.tissues, plan, {"CSF": 100.0, "GM": 60.0, "WM": 40.0})
+    assert sum("reversed" in w for w in reversed_.warnings) == 3
+
+
+@pytest.mark.parametrize("ulf", ULF)
+def test_published_matrix_has_rank_2_and_the_direct_ratio_solves_it(ulf):
+    white, grey, fluid = SOURCE_SNR["WM"], SOURCE_SNR["GM"], SOURCE_SNR["CSF"]
+    matrix = contrast_matrix((white, grey, fluid))
+    assert np.linalg.matrix_rank(matrix) == 2
+    null = np.array([1 / white, 1 / grey, 1 / fluid])
+    assert np.abs(matrix @ null).max() < 1e-12
+    contrasts = np.array([ulf[0] - ulf[1], ulf[0] - ulf[2], ulf[1] - ulf[2]])
+    direct = np.array(ulf) / np.array([white, grey, fluid])
+    assert matrix @ direct == pytest.approx(contrasts)
+    # So does the printed solution of the first: another point of the same line.
+    assert matrix @ (direct + 50 * null) == pytest.approx(contrasts)
+
+
+def test_the_printed_gains_lie_on_the_line_of_the_direct_ratio():
+    white, grey, fluid = SOURCE_SNR["WM"], SOURCE_SNR["GM"], SOURCE_SNR["CSF"]
+    printed, direct = np.array([0.341, 0.367, 0.630]), np.array(ULF[0]) / np.array([white, grey, fluid])
+    assert direct == pytest.approx([0.206, 0.205, 0.282], abs=1e-3)
+    steps = (printed - direct) * np.array([white, grey, fluid])
+    assert steps == pytest.approx([steps.mean()] * 3, abs=1.0)  # printed to three digits
+
+
+@pytest.mark.parametrize("ulf", ULF)
+def test_contrast_only_mode_meets_contrasts_and_shows_its_freedom(ulf):
+    contrasts = (ulf[0] - ulf[1], ulf[0] - ulf[2], ulf[1] - ulf[2])
+    found = calibrate_contrasts_only(SOURCE_SNR, contrasts)
+    assert found.gauge == CONTRAST_ONLY
+    assert found.predicted["WM"] - found.predicted["GM"] == pytest.approx(contrasts[0], rel=1e-3)
+    assert found.predicted["WM"] - found.predicted["CSF"] == pytest.approx(contrasts[1], rel=1e-3)
+    # The null vector is (1 / s_W, 1 / s_G, 1 / s_C), and the true gains lie within the interval along it.
+    for name, snr in SOURCE_SNR.items():
+        assert found.null_vector[name] == pytest.approx(1 / snr)
+    offset = ulf[0] - found.predicted["WM"]
+    low, high = found.feasible_interval
+    assert low <= offset <= high
+    assert high - low == pytest.approx(142.0, rel=0.2)
+    # The smallest gains are not the true ones: too much contrast.
+    assert found.predicted["CSF"] < ulf[2]
+    assert any("exceeds" in w for w in found.warnings)
+
+
+def test_bounds_of_the_contrast_only_mode_hold():
+    found = calibrate_contrasts_only(SOURCE_SNR, (300.0, 350.0, 50.0), upper=0.5)
+    assert max(found.gains.values()) <= 0.5
+    assert "WM = 0.5" in found.active_bounds
+
+
+def test_bad_requests_are_refused(head, plan):
+    with pytest.raises(BadInputError, match="target_snr"):
+        calibrate(head.image, head.tissues, plan, {"WM": 50.0, "GM": 40.0})
+    with pytest.raises(BadInputError, match="target_snr"):
+        calibrate(head.image, head.tissues, plan, {**TARGET, "CSF": -1.0})
+    with pytest.raises(BadInputError, match="noise_sd"):
+        calibrate(head.image, head.tissues, plan, TARGET, noise_sd=0.0)
+    with pytest.raises(BadInputError, match="positive SNRs"):
+        calibrate_contrasts_only({"WM": 1.0}, (1.0, 1.0, 1.0))
+    dark = Volume(torch.zeros(head.grid.shape), head.grid)
+    with pytest.raises(BadInputError, match="no signal"):
+        calibrate(dark, head.tissues, plan, TARGET)
+    same = TissueMap(torch.stack([head.mask / 3.0] * 3), TISSUES, head.grid)
+    with pytest.raises(BadInputError, match="tell the tissues apart"):
+        calibrate(head.image, same, plan, TARGET)
+    other = digital_head(head_grid(32), seed=1)
+    with pytest.raises(GridMismatchError):
+        calibrate(other.image, other.tissues, plan, TARGET)
