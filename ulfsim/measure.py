@@ -56,8 +56,7 @@ class ContrastStats:
 def measure(volume: Volume, tissues: TissueMap, noise_sd: float | None = None) -> ContrastStats:
     """Measure `volume` (real magnitude) in the cores of `tissues`, which lie on the same grid.
 
-    The noise is estimated from the air around the brain, else from second differences inside the core with
-    most room;
+    The noise is estimated from the air around the brain, else from second differences in the core with most room;
     `noise_sd` (per real channel) overrides both. With magnitudes M the signal is
     A^2 = mean(M)^2 + min(var(M), noise_sd^2) - 2 noise_sd^2: this is E[M^2] = A^2 + 2 sd^2 without the variance
     that anatomy adds to M.
