@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pickle
 import pkgutil
 
 import pytest
@@ -58,6 +59,15 @@ def test_dot_product(name):
     left, right = inner(op(x), y), inner(x, op.H(y))
     scale = torch.linalg.vector_norm(op(x)) * torch.linalg.vector_norm(y)
     assert abs(left - right) <= 1e-10 * scale
+
+
+@every_operator
+def test_dot_product_of_complex_data(name):
+    op = OPERATORS[name]()
+    if op.complex_in is not False:
+        x, y = numbers(*op.shape_in, dtype=C128, seed=1), numbers(*op.shape_out, dtype=C128, seed=2)
+        scale = torch.linalg.vector_norm(op(x)) * torch.linalg.vector_norm(y)
+        assert abs(inner(op(x), y) - inner(x, op.H(y))) <= 1e-10 * scale
 
 
 @every_operator
@@ -172,6 +182,13 @@ def test_batch_axes(name):
         for j in range(3):
             torch.testing.assert_close(together[i, j], op(x[i, j]), rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(adjoint[i, j], op.H(together[i, j]), rtol=1e-12, atol=1e-12)
+
+
+@every_operator
+def test_survives_pickling(name):
+    op = OPERATORS[name]()
+    copy = pickle.loads(pickle.dumps(op))
+    assert torch.equal(copy(domain(op)), op(domain(op)))
 
 
 @every_operator
