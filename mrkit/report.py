@@ -237,9 +237,13 @@ def _laid_out(table: Table) -> _LaidOut:
 
 
 def _definitions(tables: tuple[Table, ...]) -> list[tuple[str, str]]:
-    """Return each column's name and definition once, in order of appearance."""
-    found = {column.name: column.definition for table in tables for column in table.columns if column.definition}
-    return list(found.items())
+    """Return each definition once, in order of appearance, under the names of all columns that share it."""
+    names: dict[str, list[str]] = {}
+    for column in (column for table in tables for column in table.columns if column.definition):
+        under = names.setdefault(column.definition, [])
+        if column.name not in under:
+            under.append(column.name)
+    return [(", ".join(under), definition) for definition, under in names.items()]
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

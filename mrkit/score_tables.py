@@ -9,47 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.edges import EdgeSettings
 from mrcore.metrics import RegionScores, Scores, TissueContrast, mslc, wm_gm_contrast
 from mrcore.overlap import CORE_PROBABILITY
 from mrcore.similarity import bounding_box
 from mrcore.volume import TissueMap, Volume
 from mrkit.report import Better, Column, Row, Table
 
-_SIMILARITY = (
-    Column(
-        "PSNR",
-        "dB",
-        Better.HIGHER,
-        2,
-        "10 log10(R\N{SUPERSCRIPT TWO} / MSE); R is the data range of the reference inside the mask.",
-    ),
-    Column(
-        "SSIM",
-        "",
-        Better.HIGHER,
-        3,
-        "Structural similarity in 3-D (Wang 2004): Gaussian windows of 1.5 voxels, data range of the reference inside "
-        "the mask, both images 0 outside the mask.",
-    ),
-    Column("NRMSE", "", Better.LOWER, 3, "RMS difference relative to the RMS of the reference."),
-    Column(
-        "Gradient error",
-        "",
-        Better.LOWER,
-        3,
-        "RMS length of the difference of the two gradient vectors (per mm, central differences), relative to the RMS "
-        "gradient of the reference. A flat image scores 1.",
-    ),
-    Column(
-        "Edge F1, exact",
-        "",
-        Better.HIGHER,
-        3,
-        "F1 of Canny edges against those of the reference, in every slice across all three voxel axes, pooled; "
-        "smoothing 1 voxel, thresholds at the 50th and 80th percentile of the reference's gradient, for both images.",
-    ),
-    Column("Edge F1, 1 voxel", "", Better.HIGHER, 3, "The same, where an edge may be off by one voxel."),
-)
 _OVERALL = (
     Column(
         "WM-GM Michelson",
@@ -79,18 +45,45 @@ class Calibrated:
     measured: float
 
 
+def _similarity_columns(edges: EdgeSettings) -> tuple[Column, ...]:
+    shape = (
+        "Structural similarity in 3-D (Wang 2004): Gaussian windows of 1.5 voxels, data range of the reference inside "
+        "the mask, both images 0 outside the mask."
+    )
+    gradient = (
+        "RMS length of the difference of the two gradient vectors (per mm, central differences), relative to the RMS "
+        "gradient of the reference. A flat image scores 1."
+    )
+    edge = (
+        f"F1 of Canny edges against those of the reference, in every slice across {len(edges.axes)} of the three voxel "
+        f"axes, pooled; smoothing {edges.sigma_voxels:g} voxel, thresholds at the {100 * edges.low_quantile:g}th and "
+        f"{100 * edges.high_quantile:g}th percentile of the reference's gradient, for both images."
+    )
+    peak = "10 log10(R\N{SUPERSCRIPT TWO} / MSE); R is the data range of the reference inside the mask."
+    return (
+        Column("PSNR", "dB", Better.HIGHER, 2, peak),
+        Column("SSIM", "", Better.HIGHER, 3, shape),
+        Column("NRMSE", "", Better.LOWER, 3, "RMS difference relative to the RMS of the reference."),
+        Column("Gradient error", "", Better.LOWER, 3, gradient),
+        Column("Edge F1, exact", "", Better.HIGHER, 3, edge),
+        Column("Edge F1, 1 voxel", "", Better.HIGHER, 3, "The same, where an edge may be off by one voxel."),
+    )
+
+
 def score_tables(scores: Mapping[str, Scores]) -> tuple[Table, ...]:
     """Return the tables of image scores by method: well inside the mask, the whole mask, contrast and ghosting."""
     if not scores:
         return ()
     first = next(iter(scores.values()))
+    columns = _similarity_columns(first.edges)
     return (
         _region_table(
             "Well inside the brain",
             f"more than {first.inside_depth_mm:g} mm from the edge of the mask",
+            columns,
             {name: s.inside for name, s in scores.items()},
         ),
-        _region_table("Whole brain", "the whole mask", {name: s.whole for name, s in scores.items()}),
+        _region_table("Whole brain", "the whole mask", columns, {name: s.whole for name, s in scores.items()}),
         Table(
             "Contrast and ghosting",
             _OVERALL,
@@ -169,12 +162,12 @@ _HD95 = "Larger of the two directed 95th percentiles of the distance between the
 _VOLUME = "Summed probability times voxel volume, minus the reference's, relative to it."
 
 
-def _region_table(title: str, note: str, scores: Mapping[str, RegionScores]) -> Table:
+def _region_table(title: str, note: str, columns: tuple[Column, ...], scores: Mapping[str, RegionScores]) -> Table:
     rows = tuple(
         Row(name, (s.psnr_db, s.ssim, s.nrmse, s.gradient_error, s.edge_f1_0, s.edge_f1_1))
         for name, s in scores.items()
     )
-    return Table(title, _SIMILARITY, rows, note)
+    return Table(title, columns, rows, note)
 
 
 def _contrast(image: Volume, tissues: TissueMap, mask: Tensor) -> TissueContrast | None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mrcore.edges import EdgeSettings
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.metrics import mslc, score_image, score_tissues
@@ -361,6 +362,17 @@ def test_each_score_has_its_definition():
     )
     assert all(column.definition for table in tables for column in table.columns)
     assert score_tables({}) == ()
+    coarse = score_image(truth, noisy(truth, 0.1, 0), mask, edges=EdgeSettings(sigma_voxels=2.5, low_quantile=0.4))
+    said = score_tables({"a": coarse})[0].columns[4].definition
+    assert "smoothing 2.5 voxel" in said
+    assert "40th and 80th" in said
+
+
+def test_a_definition_that_columns_share_is_said_once():
+    columns = tuple(Column(name, definition=text) for name, text in (("a", "one"), ("b", "two"), ("c", "one")))
+    html = build_report(Report("t", "s", tables=(Table("t", columns, ()), Table("u", columns[:1], ()))))
+    assert html.count("<dd>one</dd>") == 1
+    assert "<dt>a, c</dt>" in html
 
 
 def points_of(svg):
