@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,6 +65,17 @@ def source_keys(metas: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """Return the sidecar keys `Sources` and `SourcesSHA256` from the `meta` of the loaded images."""
     known = [(str(m["SourceFile"]), str(m["SourceSHA256"])) for m in metas if "SourceFile" in m and "SourceSHA256" in m]
     return {"Sources": [name for name, _ in known], "SourcesSHA256": dict(known)} if known else {}
+
+
+def finite(value: object) -> object:
+    """Return JSON values with None for NaN and infinity, which JSON cannot hold: a score that does not exist."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def file_sha256(path: Path) -> str:
