@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from mrcore.acquisition import DELTA_PSF, Acquisition, AxisPsf, Sequence, from_json, gaussian_psf
+from mrcore.brainmask import stripped_mask
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.forward import predict
 from mrcore.grid import Grid, cropped, to_voxel, to_world, with_spacing
+from mrcore.io import load_volume
 from mrcore.phantom import digital_head, head_grid
+from mrcore.segment import segment
 from mrcore.volume import TISSUES, TissueMap, Volume
-from ulfsim.measure import measure
+from ulfsim.measure import measure, pairs
 from ulfsim.plan import plan_scan, scan_axes, slice_axis_of, tissues_through, with_margin
 from ulfsim.presets import PRESETS, Preset
 from ulfsim.simulate import apply_gains, border_dip, calibrated_simulation, simulate
@@ -306,3 +309,28 @@ def test_closed_loop_on_a_crop_of_a_real_brain(shared_data):
     calibration, done = calibrated_simulation(volume, tissues, preset, seed=1)
     found = measure(done.scan, tissues_through(plan_scan(grid, preset.acquisition), tissues), calibration.noise_sd)
     assert found.snr == pytest.approx([preset.snr[n] for n in TISSUES], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "colin27_ch2_brain.nii.gz",
+        "niimath_T1_brain_0p8mm.nii.gz",
+        "openms_p26_T1_brain_mni1mm.nii.gz",
+        "stroke_3T_T1_brain.nii.gz",
+        "visualqc_id001_brainmask.mgz",
+    ],
+)
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_closed_loop_on_whole_real_brains(shared_data, name, preset):
+    """Median over 5 seeds of SNR and CNR, the noise measured from the scan itself."""
+    volume = load_volume(shared_data / "t1" / name)
+    tissues = segment(volume, stripped_mask(volume)).tissues
+    plan = plan_scan(volume.grid, preset.acquisition)
+    seen = tissues_through(plan, tissues)
+    scans = [calibrated_simulation(volume, tissues, preset, seed)[1].scan for seed in range(5)]
+    found = [measure(scan, seen) for scan in scans]
+    assert np.median([f.snr for f in found], axis=0) == pytest.approx([preset.snr[n] for n in TISSUES], rel=0.05)
+    for a, b in pairs(TISSUES):
+        assert np.median([f.cnr(a, b) for f in found]) == pytest.approx(preset.snr[a] - preset.snr[b], rel=0.05)
