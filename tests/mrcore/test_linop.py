@@ -215,6 +215,18 @@ def test_to_other_precision_and_back(name):
     assert single.to("cpu", torch.float64)(x).shape == op.shape_out
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_operator
+def test_on_a_gpu_as_on_the_cpu(name):
+    op = OPERATORS[name]()
+    moved = op.to("cuda")
+    x, y = domain(op), image_of(op)
+    torch.testing.assert_close(moved(x.cuda()).cpu(), op(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(moved.H(y.cuda()).cpu(), op.H(y), rtol=1e-10, atol=1e-10)
+    with pytest.raises(BadInputError, match="is on cuda"):
+        moved(x)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
