@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 SEGMENTERS = ("mrkit", "fast", "atropos", "dipy")
+WEIGHTINGS = ("T1w", "T2w", "FLAIR")
 _SEGMENTER_HELP = (
     "what finds CSF, GM and WM: mrkit (built in, the default), fast (FSL must be installed), atropos (needs the extra "
     "mrkit[ants]), dipy (needs mrkit[dipy])"
@@ -57,6 +58,11 @@ def add_brain(parser: argparse.ArgumentParser, image: str) -> None:
         metavar="FILE",
         help="one label map (FAST codes 1 CSF, 2 GM, 3 WM, or FreeSurfer's), or three probability maps in the order "
         "CSF GM WM, instead of a segmentation",
+    )
+    group.add_argument(
+        "--weighting",
+        choices=WEIGHTINGS,
+        help=f"contrast of {image}, which the segmentation needs (default: by its sidecar or name, else T1w)",
     )
     group.add_argument("--segmenter", choices=SEGMENTERS, default=SEGMENTERS[0], help=_SEGMENTER_HELP)
 

@@ -14,7 +14,6 @@ from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, w
 from mrkit.report import build_report
 from mrkit.report_pages import Record, installed_versions, simulate_report
 from mrkit.score_tables import Calibrated
-from mrkit.segmenters import segmenter_named
 from ulfsim.measure import measure
 from ulfsim.plan import plan_scan, tissues_through
 
@@ -59,7 +58,7 @@ def simulate_files(job: SimulateJob) -> list[Path]:
         like=like,
         tissues=subject.tissues,
         mask=subject.mask,
-        segmenter=segmenter_named(job.common.segmenter),
+        segmenter=subject.segmenter,
         wm_snr=job.wm_snr,
         seed=job.common.seed,
     )
@@ -70,7 +69,7 @@ def _write(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[Pa
     target, force = job.common.target, job.common.force
     # The page comes first: should it fail, no results without a report stay behind.
     page = _page(job, subject, result) if job.common.with_report else None
-    sidecar = _provenance(job, result).sidecar() | {"SkullStripped": is_skull_stripped(subject.volume)}
+    sidecar = _provenance(job, subject, result).sidecar() | {"SkullStripped": is_skull_stripped(subject.volume)}
     scan_sidecar = sidecar | to_json(result.acquisition) | {"Calibration": _calibration(result)}
     truth_sidecar = sidecar | {"Description": "The simulated object without blur and noise, in the scan's contrast"}
     written = [
@@ -83,10 +82,16 @@ def _write(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[Pa
     return written
 
 
-def _provenance(job: SimulateJob, result: SimulatedScan) -> Provenance:
+def _provenance(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Provenance:
     protocol: dict[str, object] = {"Like": job.like.name} if job.like else {"Preset": job.preset}
     tissues = {"Tissues": [path.name for path in job.common.tissues]} if job.common.tissues else {}
-    parameters = {**protocol, "WmSnr": job.wm_snr, "Segmenter": _segmenter(job), **tissues}
+    parameters = {
+        **protocol,
+        "WmSnr": job.wm_snr,
+        "Weighting": subject.weighting,
+        "Segmenter": _segmenter(job),
+        **tissues,
+    }
     return Provenance(job.files, job.common.seed, parameters, result.notes)
 
 
@@ -118,7 +123,7 @@ def _page(job: SimulateJob, subject: Subject, result: SimulatedScan) -> str:
     calibrated = [
         Calibrated(f"SNR {name}", target, measured[name]) for name, target in result.calibration.target.items()
     ]
-    provenance = _provenance(job, result)
+    provenance = _provenance(job, subject, result)
     record = Record(
         seed=job.common.seed,
         segmenter=_segmenter(job),

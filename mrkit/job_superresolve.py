@@ -10,7 +10,6 @@ from mrkit.jobs import Job, Subject, input_files, read_subject
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
 from mrkit.report import build_report
 from mrkit.report_pages import NamedImage, Record, installed_versions, superresolve_report
-from mrkit.segmenters import segmenter_named
 
 _KEPT = ("MagneticFieldStrength", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "SkullStripped")
 """Sidecar keys of the scan that hold for the result too."""
@@ -48,7 +47,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         voxel_mm=job.voxel_mm,
         mask=subject.mask,
         tissues=subject.tissues,
-        segmenter=segmenter_named(common.segmenter),
+        segmenter=subject.segmenter,
         seed=common.seed,
     )
     return _write(job, subject, result)
@@ -60,13 +59,13 @@ def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> lis
     # The page comes first: should it fail, no results without a report stay behind.
     page = _page(job, subject, result) if job.common.with_report else None
     kept = {key: scan.meta[key] for key in _KEPT if key in scan.meta}
-    sidecar = kept | _provenance(job, result).sidecar() | {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
+    sidecar = kept | _provenance(job, subject, result).sidecar() | {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
     fit = {"Converged": result.solution.converged, "NIter": result.solution.n_iter, "Message": result.solution.message}
     image_sidecar = sidecar | {"Fit": fit | {"NoiseSd": result.noise_sd}}
     cubic_sidecar = sidecar | {"Description": "Cubic interpolation of the scan"}
     residual_sidecar = (
         kept
-        | _provenance(job, result).sidecar()
+        | _provenance(job, subject, result).sidecar()
         | {
             "Description": "(scan - prediction) / noise sd, on the grid of the scan",
             "Units": "noise standard deviations",
@@ -83,8 +82,12 @@ def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> lis
     return written
 
 
-def _provenance(job: SuperresolveJob, result: SuperResolved) -> Provenance:
-    parameters: dict[str, object] = {"VoxelMm": job.voxel_mm, "Segmenter": _segmenter(job)}
+def _provenance(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> Provenance:
+    parameters: dict[str, object] = {
+        "VoxelMm": job.voxel_mm,
+        "Weighting": subject.weighting,
+        "Segmenter": _segmenter(job),
+    }
     return Provenance(job.common.files, job.common.seed, parameters, result.notes)
 
 
@@ -93,7 +96,7 @@ def _segmenter(job: SuperresolveJob) -> str:
 
 
 def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> str:
-    provenance = _provenance(job, result)
+    provenance = _provenance(job, subject, result)
     record = Record(
         seed=job.common.seed,
         segmenter=_segmenter(job),

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from mrcore.io import load_mask, load_tissues, load_volume
+from mrcore.segment import Segmenter
 from mrcore.sidecar import file_sha256, stem
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from mrkit.outputs import Target
 from mrkit.report import InputFile
+from mrkit.segmenters import segmenter_named, weighting_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Job:
         mask: brain mask; None to find the brain.
         tissues: one label map or three probability maps; empty to segment.
         segmenter: name of what segments.
+        weighting: contrast of the image (T1w, T2w, FLAIR); None to tell it from sidecar or name.
         seed: of all randomness.
         with_report: whether to write the HTML page.
         force: whether to replace what is there.
@@ -36,6 +39,7 @@ class Job:
     mask: Path | None = None
     tissues: tuple[Path, ...] = ()
     segmenter: str = "mrkit"
+    weighting: str | None = None
     seed: int = 0
     with_report: bool = True
     force: bool = False
@@ -55,11 +59,13 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One image with the mask and the tissues that were given for it."""
+    """One image, the mask and the tissues that were given for it, its weighting, and what segments it."""
 
     volume: Volume
     mask: Tensor | None
     tissues: TissueMap | None
+    weighting: str
+    segmenter: Segmenter
 
 
 def job_of(arguments: argparse.Namespace) -> Job:
@@ -70,6 +76,7 @@ def job_of(arguments: argparse.Namespace) -> Job:
         mask=arguments.mask,
         tissues=tuple(arguments.tissues or ()),
         segmenter=arguments.segmenter,
+        weighting=arguments.weighting,
         seed=arguments.seed,
         with_report=not arguments.no_report,
         force=arguments.force,
@@ -82,13 +89,15 @@ def read_subject(job: Job) -> Subject:
     Raises:
         BadInputError: a file that cannot be used.
         GridMismatchError: mask or tissues on another grid than the image.
+        MissingExtraError: the segmenter is not installed.
     """
     volume = load_volume(job.image)
     mask = load_mask(job.mask, volume.grid) if job.mask else None
     tissues = load_tissues(job.tissues) if job.tissues else None
     if tissues is not None:
         require_same_grid(volume.grid, tissues.grid, f"the image {job.image} and its tissue maps")
-    return Subject(volume, mask, tissues)
+    weighting = job.weighting or weighting_of(volume, stem(job.image))
+    return Subject(volume, mask, tissues, weighting, segmenter_named(job.segmenter, weighting))
 
 
 def input_files(files: dict[str, Path]) -> tuple[InputFile, ...]:

@@ -1,24 +1,63 @@
-"""Tissue segmenters by the names of the command line."""
+"""Tissue segmenters by the names of the command line, and the contrast that they need to know."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from torch import Tensor
+
 from mrcore.errors import BadInputError
-from mrcore.segment import Segmenter
+from mrcore.segment import FLAIR_ORDER, T1W_ORDER, T2W_ORDER, HmrfSettings, Segmentation, Segmenter, segment
 from mrcore.segment_backends import atropos_segmenter, dipy_segmenter, fast_segmenter
+from mrcore.volume import Volume
 
-BACKENDS: Mapping[str, Segmenter] = MappingProxyType(
-    {"fast": fast_segmenter, "atropos": atropos_segmenter, "dipy": dipy_segmenter}
+Order = tuple[str, str, str]
+
+ORDERS: Mapping[str, Order] = MappingProxyType({"T1w": T1W_ORDER, "T2w": T2W_ORDER, "FLAIR": FLAIR_ORDER})
+"""Tissues from dark to bright, by BIDS suffix."""
+
+
+def own_segmenter(tissue_order: Order = T1W_ORDER) -> Segmenter:
+    """Return mrkit's HMRF-EM for images in which tissues have this order from dark to bright."""
+    settings = HmrfSettings(tissue_order=tissue_order)
+
+    def run(volume: Volume, mask: Tensor) -> Segmentation:
+        return segment(volume, mask, settings)
+
+    return run
+
+
+BACKENDS: Mapping[str, Callable[[Order], Segmenter]] = MappingProxyType(
+    {"mrkit": own_segmenter, "fast": fast_segmenter, "atropos": atropos_segmenter, "dipy": dipy_segmenter}
 )
-"""Segmenters of other programs; each raises MissingExtraError where its program is not installed."""
+"""What makes a segmenter, by name; those of other programs raise MissingExtraError where these are missing."""
 
 
-def segmenter_named(name: str) -> Segmenter | None:
-    """Return the backend of that name; None is mrkit's own, the default of the API."""
-    if name == "mrkit":
-        return None
+def segmenter_named(name: str, weighting: str) -> Segmenter:
+    """Return the segmenter of that name for images of that weighting (BIDS suffix).
+
+    Raises:
+        BadInputError: a name or weighting that is not known.
+        MissingExtraError: the program is not installed.
+    """
     if name not in BACKENDS:
-        raise BadInputError(f"no segmenter '{name}'; there are mrkit, {', '.join(BACKENDS)}")
-    return BACKENDS[name]
+        raise BadInputError(f"no segmenter '{name}'; there are {', '.join(BACKENDS)}")
+    if weighting not in ORDERS:
+        raise BadInputError(f"no tissue order for weighting '{weighting}'; there are {', '.join(ORDERS)}")
+    return BACKENDS[name](ORDERS[weighting])
+
+
+def weighting_of(volume: Volume, file_stem: str) -> str:
+    """Return the weighting of an image: from its sidecar, else from the end of its name, else T1w.
+
+    mrkit's own sidecars say it; BIDS names end in it (`sub-01_T2w`, and `sub-01_T2w_ulf` of a simulation).
+    """
+    block = volume.meta.get("Acquisition")
+    sequence = block.get("sequence") if isinstance(block, Mapping) else None
+    said = sequence.get("weighting") if isinstance(sequence, Mapping) else None
+    if isinstance(said, str) and said in ORDERS:
+        return said
+    parts = file_stem.lower().replace("-", "_").split("_")
+    named = [name for name in ORDERS if {name.lower(), name.lower().removesuffix("w")} & set(parts)]
+    return named[0] if len(named) == 1 else "T1w"

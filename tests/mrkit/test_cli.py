@@ -190,6 +190,10 @@ def out_is_a_file(folder):
     return write(folder / "a.nii.gz", brain()), ()
 
 
+def segmenter_that_is_not_installed(folder):
+    return write(folder / "a.nii.gz", brain()), ("--segmenter", "fast")
+
+
 BAD = [
     (truncated, "the gzip stream is truncated"),
     (text_file, "is not a NIfTI-1, NIfTI-2 or MGH image"),
@@ -205,11 +209,14 @@ BAD = [
     (strange_labels, "label codes that are not known: 9999"),
     (tissues_elsewhere, "are not on the same grid"),
     (out_is_a_file, "is a file, not a folder"),
+    pytest.param(
+        segmenter_that_is_not_installed, "FSL", marks=pytest.mark.skipif("FSLDIR" in os.environ, reason="FSL is here")
+    ),
 ]
 
 
 @pytest.mark.parametrize("command", ["simulate", "superresolve"])
-@pytest.mark.parametrize(("make", "part"), BAD, ids=[make.__name__ for make, _ in BAD])
+@pytest.mark.parametrize(("make", "part"), BAD)
 def test_bad_input_is_refused_in_one_line_and_nothing_is_written(tmp_path, call, command, make, part):
     image, options = make(tmp_path)
     before = sorted(tmp_path.iterdir())
@@ -299,7 +306,7 @@ def test_presets_of_the_help_are_those_that_exist():
 
 @pytest.mark.parametrize(("name", "parts"), [
     ("ulf/lowgan_MS017_64mT_T1w.nii.gz", ("like an ultra-low-field scan", "1.6 x 1.6 x 5 mm", "RAS", "int16")),
-    ("t1/visualqc_id001_brainmask.mgz", ("MGH", "LIA", "skull", "removed", "usable")),
+    ("t1/stroke_3T_T1_brain.nii.gz", ("RAS, oblique by 18.98 degrees", "uint8", "removed", "usable")),
     ("t1/openms_long_p01_T1W_raw.nii.gz", ("LPS, oblique by 3.23 degrees", "uint16", "present", "usable")),
 ])  # fmt: skip
 def test_info_on_real_scans(shared_data, call, name, parts):

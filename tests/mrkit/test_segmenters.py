@@ -1,0 +1,41 @@
+"""Segmenters by name, and the weighting of an image."""
+
+import numpy as np
+import pytest
+import torch
+
+from mrcore.errors import BadInputError
+from mrcore.grid import Grid
+from mrcore.volume import Volume
+from mrkit.arguments import SEGMENTERS, WEIGHTINGS
+from mrkit.segmenters import BACKENDS, ORDERS, segmenter_named, weighting_of
+
+
+def volume(meta=None):
+    return Volume(torch.ones((4, 4, 4)), Grid((4, 4, 4), np.eye(4)), meta or {})
+
+
+def test_names_of_the_help_are_those_that_exist():
+    assert set(BACKENDS) == set(SEGMENTERS)
+    assert set(ORDERS) == set(WEIGHTINGS)
+
+
+@pytest.mark.parametrize(("stem", "expected"), [
+    ("sub-01_T1w", "T1w"), ("sub-01_T2w", "T2w"), ("sub-01_acq-x_FLAIR", "FLAIR"), ("stroke_3T_T2_brain", "T2w"),
+    ("sub-01_T2w_ulf", "T2w"), ("scan", "T1w"), ("T1_to_T2", "T1w"), ("flairy", "T1w"),
+])  # fmt: skip
+def test_weighting_is_read_from_the_name(stem, expected):
+    assert weighting_of(volume(), stem) == expected
+
+
+def test_sidecar_of_mrkit_goes_before_the_name():
+    meta = {"Acquisition": {"sequence": {"weighting": "FLAIR"}}}
+    assert weighting_of(volume(meta), "sub-01_T1w") == "FLAIR"
+    assert weighting_of(volume({"Acquisition": "odd"}), "sub-01_T2w") == "T2w"
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(BadInputError, match="no segmenter 'spm'; there are mrkit"):
+        segmenter_named("spm", "T1w")
+    with pytest.raises(BadInputError, match="no tissue order for weighting 'PDw'"):
+        segmenter_named("mrkit", "PDw")
