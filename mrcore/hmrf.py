@@ -1,9 +1,9 @@
 """Hidden Markov random field EM for tissue classes: the numbers behind `mrcore.segment`.
 
 Model, per voxel i with class k: y_i = b_i (mu_k + sd_k e_i), e white normal; log b a polynomial in space; labels a
-Potts field in mean-field form (Zhang, Brady & Smith, IEEE TMI 2001;20:45; Van Leemput et al., IEEE TMI 1999;18:897 for the
-bias; 2001;20:677 for the outlier weights). Partial volumes follow from the fitted classes: a voxel is one class or a
-mixture of two, its mean between theirs (Shattuck et al., NeuroImage 2001;13:856).
+Potts field in mean-field form (Zhang, Brady & Smith, IEEE TMI 2001;20:45; Van Leemput et al., IEEE TMI 1999;18:897
+for the bias; 2001;20:677 for the outlier weights). Partial volumes follow from the fitted classes: a voxel is one
+class or a mixture of two, its mean between theirs (Shattuck et al., NeuroImage 2001;13:856).
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ class ModelSettings(Protocol):
     @property
     def bias_order(self) -> int: ...
     @property
+    def bias_stiffness(self) -> float: ...
+    @property
     def weights(self) -> tuple[float, ...]: ...
     @property
     def weight_smoothing(self) -> float: ...
+    @property
+    def sd_pooling(self) -> float: ...
     @property
     def max_iter(self) -> int: ...
     @property
@@ -87,7 +91,7 @@ def fit(y: Tensor, mask: Tensor, spacing_mm: Triple, settings: ModelSettings) ->
         posterior, log_density = posterior_of(flat, classes, None)
         history.append(float(log_density.mean()))
         updated = update_classes(flat, posterior, classes, settings)
-        coefficients = update_bias(sample, posterior, updated, coefficients)
+        coefficients = update_bias(sample, posterior, updated, coefficients, settings.bias_stiffness)
         change = _change(classes, updated)
         classes = updated
         if change < settings.tolerance:
@@ -115,7 +119,7 @@ def _fit_field(
         history.append(float(log_density.mean()))
         updated = update_classes(flat, posterior, classes, settings)
         at_sample = prob[(slice(None), *sample.index)]
-        coefficients = update_bias(sample, at_sample, updated, coefficients)
+        coefficients = update_bias(sample, at_sample, updated, coefficients, settings.bias_stiffness)
         change = _change(classes, updated)
         classes = updated
         if step > 1 and change < settings.tolerance:
@@ -151,9 +155,10 @@ def update_classes(flat: Tensor, posterior: Tensor, classes: Classes, settings: 
         )
     mean = (weight @ flat) / total
     variance = (weight * (flat - mean[:, None]) ** 2).sum(1) / total
-    # Truncating at OUTLIER_SD hardly narrows a class; a class may not collapse onto one grey level.
-    sd = variance.sqrt().clamp_min(1e-3)
-    sd = torch.maximum(sd, 0.35 * sd.median())
+    # Voxels of two tissues widen the class between them, which then takes more of them; noise is common to all classes.
+    common = (total @ variance) / total.sum()
+    pooling = settings.sd_pooling
+    sd = (pooling * common + (1 - pooling) * variance).sqrt().clamp_min(1e-3)
     prior = torch.tensor(settings.weights, dtype=flat.dtype)
     smoothing = settings.weight_smoothing
     new_weight = (share + smoothing * prior) / (1 + smoothing)
@@ -268,7 +273,7 @@ def robust_range(values: Tensor) -> tuple[float, float]:
     return float(ordered[int(0.005 * n)]), float(ordered[min(n - 1, int(0.995 * n))])
 
 
-def update_bias(sample: _Sample, posterior: Tensor, classes: Classes, coefficients: Tensor) -> Tensor:
+def update_bias(sample: _Sample, posterior: Tensor, classes: Classes, coefficients: Tensor, stiffness: float) -> Tensor:
     """Return polynomial coefficients of log bias: weighted least squares of log y - log(expected class mean)."""
     if coefficients.numel() == 0:
         return coefficients
@@ -283,7 +288,7 @@ def update_bias(sample: _Sample, posterior: Tensor, classes: Classes, coefficien
     residual = (sample.y.clamp_min(1e-3) / expected.clamp_min(1e-3)).log().clamp(-1, 1)
     weighted = sample.basis * weight[:, None]
     normal = (weighted.T @ sample.basis).double()
-    ridge = 1e-4 * normal.diagonal().mean() * torch.eye(normal.shape[0], dtype=torch.float64)
+    ridge = stiffness * normal.diagonal().mean() * torch.eye(normal.shape[0], dtype=torch.float64)
     return torch.linalg.solve(normal + ridge, (weighted.T @ residual).double()).to(sample.y.dtype)
 
 

@@ -27,20 +27,23 @@ TYPICAL_SHARE = {"CSF": 0.18, "GM": 0.47, "WM": 0.35}
 class HmrfSettings:
     """Settings of `segment`.
 
-    `tissue_order` names the tissues from dark to bright. `beta` is the strength of the Potts field per neighbour at the
-    smallest voxel spacing. `bias_order` is the degree of the log-bias polynomial (0: none). `weight_smoothing` pulls
-    the class shares towards the typical ones: 0 estimates them freely, large values fix them. `mixture_weight` is the prior
-    share of voxels that hold two tissues. `tolerance` is the change of the classes, relative to their span, at which
-    the fit ends.
+    `tissue_order` names the tissues from dark to bright. `beta` is the strength of the Potts field per neighbour at
+    the smallest voxel spacing. `bias_order` is the degree of the log-bias polynomial (0: none), `bias_stiffness` the
+    weight that holds it flat, relative to that of the data. `weight_smoothing` pulls the class shares towards the
+    typical ones: 0 estimates them freely, large values fix them. `sd_pooling` draws the sd of the classes together: 0
+    leaves each its own, 1 makes them equal. `mixture_weight` is the prior share of voxels that hold two tissues.
+    `tolerance` is the change of the classes, relative to their span, at which the fit ends.
     """
 
     tissue_order: tuple[str, str, str] = T1W_ORDER
     beta: float = 0.3
     bias_order: int = 3
+    bias_stiffness: float = 0.3
     weight_smoothing: float = 1.0
+    sd_pooling: float = 0.2
     mixture_weight: float = 0.3
     max_iter: int = 30
-    tolerance: float = 2e-3
+    tolerance: float = 5e-3
 
     def __post_init__(self) -> None:
         if sorted(self.tissue_order) != sorted(TISSUES):
@@ -49,8 +52,8 @@ class HmrfSettings:
             )
         if self.beta < 0 or self.bias_order < 0 or self.weight_smoothing < 0 or self.max_iter < 1:
             raise BadInputError("beta, bias_order and weight_smoothing must not be negative, max_iter at least 1")
-        if not 0 <= self.mixture_weight < 1:
-            raise BadInputError(f"mixture_weight is a share, at least 0 and below 1, got {self.mixture_weight}")
+        if not (0 <= self.mixture_weight < 1 and 0 <= self.sd_pooling <= 1):
+            raise BadInputError("mixture_weight and sd_pooling are shares between 0 and 1 (mixture_weight below 1)")
 
     @property
     def weights(self) -> tuple[float, ...]:
