@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from inr.fit import FitSettings
 from mrkit.api import SuperResolved, superresolve
 from mrkit.jobs import Job, Subject, input_files, read_subject
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
@@ -17,10 +18,11 @@ _KEPT = ("MagneticFieldStrength", "RepetitionTime", "EchoTime", "InversionTime",
 
 @dataclass(frozen=True)
 class SuperresolveJob:
-    """A super-resolution from files, to voxels of `voxel_mm`."""
+    """A super-resolution from files, to voxels of `voxel_mm`, with the settings `fit`."""
 
     common: Job
     voxel_mm: float = 1.0
+    fit: FitSettings = field(default_factory=FitSettings)
 
     @property
     def images(self) -> list[Path]:
@@ -49,6 +51,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         tissues=subject.tissues,
         segmenter=subject.segmenter,
         seed=common.seed,
+        settings=job.fit,
     )
     return _write(job, subject, result)
 

@@ -96,7 +96,7 @@ def read_subject(job: Job) -> Subject:
     tissues = load_tissues(job.tissues) if job.tissues else None
     if tissues is not None:
         require_same_grid(volume.grid, tissues.grid, f"the image {job.image} and its tissue maps")
-    weighting = job.weighting or weighting_of(volume, stem(job.image))
+    weighting = job.weighting or weighting_of(volume, job.image.name)
     return Subject(volume, mask, tissues, weighting, segmenter_named(job.segmenter, weighting))
 
 

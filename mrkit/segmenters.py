@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from mrcore.errors import BadInputError
 from mrcore.segment import FLAIR_ORDER, T1W_ORDER, T2W_ORDER, HmrfSettings, Segmentation, Segmenter, segment
 from mrcore.segment_backends import atropos_segmenter, dipy_segmenter, fast_segmenter
+from mrcore.sidecar import stem
 from mrcore.volume import Volume
 
 Order = tuple[str, str, str]
@@ -48,7 +50,7 @@ def segmenter_named(name: str, weighting: str) -> Segmenter:
     return BACKENDS[name](ORDERS[weighting])
 
 
-def weighting_of(volume: Volume, file_stem: str) -> str:
+def weighting_of(volume: Volume, file_name: str) -> str:
     """Return the weighting of an image: from its sidecar, else from the end of its name, else T1w.
 
     mrkit's own sidecars say it; BIDS names end in it (`sub-01_T2w`, and `sub-01_T2w_ulf` of a simulation).
@@ -58,6 +60,6 @@ def weighting_of(volume: Volume, file_stem: str) -> str:
     said = sequence.get("weighting") if isinstance(sequence, Mapping) else None
     if isinstance(said, str) and said in ORDERS:
         return said
-    parts = file_stem.lower().replace("-", "_").split("_")
+    parts = stem(Path(file_name)).lower().replace("-", "_").split("_")
     named = [name for name in ORDERS if {name.lower(), name.lower().removesuffix("w")} & set(parts)]
     return named[0] if len(named) == 1 else "T1w"

@@ -20,12 +20,13 @@ def test_names_of_the_help_are_those_that_exist():
     assert set(ORDERS) == set(WEIGHTINGS)
 
 
-@pytest.mark.parametrize(("stem", "expected"), [
+@pytest.mark.parametrize(("name", "expected"), [
     ("sub-01_T1w", "T1w"), ("sub-01_T2w", "T2w"), ("sub-01_acq-x_FLAIR", "FLAIR"), ("stroke_3T_T2_brain", "T2w"),
     ("sub-01_T2w_ulf", "T2w"), ("scan", "T1w"), ("T1_to_T2", "T1w"), ("flairy", "T1w"),
+    ("sub-01_T2w.nii.gz", "T2w"), ("id_T1.mgz", "T1w"), ("sub-01_FLAIR.nii", "FLAIR"),
 ])  # fmt: skip
-def test_weighting_is_read_from_the_name(stem, expected):
-    assert weighting_of(volume(), stem) == expected
+def test_weighting_is_read_from_the_name(name, expected):
+    assert weighting_of(volume(), name) == expected
 
 
 def test_sidecar_of_mrkit_goes_before_the_name():
