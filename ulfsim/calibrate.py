@@ -18,8 +18,9 @@ from scipy.optimize import lsq_linear
 
 from mrcore.errors import BadInputError
 from mrcore.volume import TissueMap, Volume, require_same_grid
-from ulfsim.measure import pairs, signal_shares, tissue_cores
+from ulfsim.measure import pairs, tissue_cores
 from ulfsim.plan import ScanPlan, tissues_through
+from ulfsim.shares import signal_shares
 
 Array = NDArray[np.float64]
 

@@ -118,21 +118,6 @@ def tissue_cores(
     return tuple(cores), tuple(notes)
 
 
-def signal_shares(volume: Volume, tissues: TissueMap) -> TissueMap:
-    """Return the share of each voxel's signal, instead of its volume, that each tissue has.
-
-    With volume fractions p and mean signals I_t of the pure tissues, a voxel's signal is sum_t p_t I_t, of which
-    p_t I_t / sum_s p_s I_s belongs to t. Gains applied to these shares change a mixed voxel as a scanner would; applied
-    to p itself, as published, they bend intensities at tissue borders into false rims. Sums per voxel stay as they are.
-    """
-    cores, _ = tissue_cores(tissues)
-    means = torch.stack([volume.data[core].mean() for core in cores])
-    weighted = tissues.prob * means.clamp_min(1e-3 * float(means.max()))[:, None, None, None].to(tissues.prob.dtype)
-    total = weighted.sum(0)
-    factor = torch.where(total > 0, tissues.prob.sum(0) / total.clamp_min(1e-30), 0.0)
-    return TissueMap(weighted * factor, tissues.names, tissues.grid)
-
-
 def pairs(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Return the pairs whose contrast counts, later tissue first: (WM, GM), (WM, CSF), (GM, CSF)."""
     return tuple(itertools.combinations(reversed(names), 2))

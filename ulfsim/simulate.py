@@ -16,9 +16,10 @@ from mrcore.linop import LinearOp
 from mrcore.noise import add_noise, background_noise, seeded
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from ulfsim.calibrate import Calibration, calibrate
-from ulfsim.measure import signal_shares, tissue_cores
+from ulfsim.measure import tissue_cores
 from ulfsim.plan import ScanPlan, plan_scan, scan_axes
 from ulfsim.presets import Preset
+from ulfsim.shares import signal_shares
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from mrcore.grid import with_spacing
 from mrcore.noise import BACKGROUND, RESIDUAL, add_noise, seeded
 from mrcore.phantom import digital_head, head_grid
 from mrcore.volume import TISSUES, TissueMap, Volume
-from ulfsim.measure import GIVEN, measure, pairs, signal_shares, tissue_cores
+from ulfsim.measure import GIVEN, measure, pairs, tissue_cores
 
 LEVEL = {"CSF": 1.0, "GM": 6.0, "WM": 8.0}
 SD = 0.5
@@ -112,14 +112,3 @@ def test_complex_images_and_unknown_tissues_are_refused(head, scan):
 
 def test_pairs_put_the_brighter_tissue_first():
     assert pairs(TISSUES) == (("WM", "GM"), ("WM", "CSF"), ("GM", "CSF"))
-
-
-def test_signal_shares_of_a_mixed_voxel_by_hand(head):
-    levels = torch.tensor([1.0, 3.0, 4.0])
-    image = Volume(torch.einsum("t,txyz->xyz", levels, head.tissues.prob), head.grid)
-    shares = signal_shares(image, head.tissues)
-    mixed = torch.nonzero((head.tissues.prob[1] > 0.3) & (head.tissues.prob[2] > 0.3))[0]
-    p = head.tissues.prob[:, *mixed]
-    expected = p * levels / float((p * levels).sum())
-    assert torch.allclose(shares.prob[:, *mixed], expected, atol=5e-3)
-    assert torch.allclose(shares.prob.sum(0), head.tissues.prob.sum(0), atol=1e-5)
