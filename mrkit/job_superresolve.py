@@ -90,6 +90,7 @@ def _provenance(job: SuperresolveJob, subject: Subject, result: SuperResolved) -
         "VoxelMm": job.voxel_mm,
         "Weighting": subject.weighting,
         "Segmenter": _segmenter(job),
+        "Fit": asdict(job.fit),
     }
     return Provenance(job.common.files, job.common.seed, parameters, result.notes)
 
