@@ -32,6 +32,8 @@ class ModelSettings(Protocol):
     @property
     def bias_order(self) -> int: ...
     @property
+    def floor(self) -> float: ...
+    @property
     def bias_stiffness(self) -> float: ...
     @property
     def weights(self) -> tuple[float, ...]: ...
@@ -82,7 +84,8 @@ def fit(y: Tensor, mask: Tensor, spacing_mm: Triple, settings: ModelSettings) ->
 
     First without the field on a sample of about 2 mm (classes and bias), then with it on all voxels.
     """
-    sample = _sample(y, mask, spacing_mm, settings.bias_order)
+    usable = mask & (y > settings.floor * _median(y[mask]))
+    sample = _sample(y, usable, spacing_mm, settings.bias_order)
     classes = initial_classes(sample.y, settings)
     coefficients = torch.zeros(sample.basis.shape[1], dtype=y.dtype)
     history: list[float] = []
@@ -96,12 +99,13 @@ def fit(y: Tensor, mask: Tensor, spacing_mm: Triple, settings: ModelSettings) ->
         classes = updated
         if change < settings.tolerance:
             break
-    return _fit_field(y, mask, spacing_mm, settings, sample, classes, coefficients, history)
+    return _fit_field(y, mask, usable, spacing_mm, settings, sample, classes, coefficients, history)
 
 
 def _fit_field(
     y: Tensor,
     mask: Tensor,
+    usable: Tensor,
     spacing_mm: Triple,
     settings: ModelSettings,
     sample: _Sample,
@@ -112,10 +116,10 @@ def _fit_field(
     prob = torch.zeros((len(classes.mean), *y.shape), dtype=y.dtype)
     converged = False
     for step in range(settings.max_iter):
-        flat = (y / bias_field(coefficients, y.shape, settings.bias_order))[mask]
-        energy = None if step == 0 else settings.beta * neighbour_sum(prob, spacing_mm)[:, mask]
+        flat = (y / bias_field(coefficients, y.shape, settings.bias_order))[usable]
+        energy = None if step == 0 else settings.beta * neighbour_sum(prob, spacing_mm)[:, usable]
         posterior, log_density = posterior_of(flat, classes, energy)
-        prob[:, mask] = posterior
+        prob[:, usable] = posterior
         history.append(float(log_density.mean()))
         updated = update_classes(flat, posterior, classes, settings)
         at_sample = prob[(slice(None), *sample.index)]
@@ -263,6 +267,10 @@ def _histogram_em(centre: Tensor, share: Tensor, classes: Classes, prior: Tensor
         order = torch.argsort(mean)
         classes = Classes(mean[order], sd[order], weight[order] / weight.sum())
     return score, classes
+
+
+def _median(values: Tensor) -> float:
+    return float(values[:: max(1, values.numel() // 500_000)].median())
 
 
 def robust_range(values: Tensor) -> tuple[float, float]:

@@ -56,6 +56,14 @@ class HmrfSettings:
             raise BadInputError("mixture_weight and sd_pooling are shares between 0 and 1 (mixture_weight below 1)")
 
     @property
+    def floor(self) -> float:
+        """Share of the median below which voxels teach the classes nothing.
+
+        Where fluid is not the darkest tissue, what is much darker than the rest is rim, vessel or bone, not brain.
+        """
+        return 0.0 if self.tissue_order[0] == "CSF" else 0.4
+
+    @property
     def weights(self) -> tuple[float, ...]:
         """Typical shares of the classes, from dark to bright."""
         return tuple(TYPICAL_SHARE[name] for name in self.tissue_order)
