@@ -1,0 +1,100 @@
+"""`mrkit superresolve` from files to files, on a small synthetic scan with given tissues."""
+
+import hashlib
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mrcore.io import load_volume
+from mrkit.cli import main
+
+SHAPE = (26, 30, 14)
+AFFINE = np.array([[-6.0, 0, 0, 78], [0, 6.0, 0, -90], [0, 0, 12.0, -70], [0, 0, 0, 1]])
+
+
+def write_scan(folder):
+    """Three shells of tissue with Rician noise of sd 3, LAS, and the label map of the shells."""
+    place = np.stack(np.meshgrid(*[np.linspace(-1.3, 1.3, n) for n in SHAPE], indexing="ij"))
+    radius = np.linalg.norm(place, axis=0)
+    labels = np.select([radius < 0.55, radius < 0.8, radius < 1.0], [3, 2, 1], 0).astype(np.uint8)
+    signal = np.array([0.0, 40, 80, 110])[labels]
+    draw = np.random.default_rng(0).normal(0, 3, (2, *SHAPE))
+    scan = np.hypot(signal + draw[0], draw[1]).astype(np.float32)
+    for name, values in (("sub-01_T1w", scan), ("labels", labels)):
+        nib.Nifti1Image(values, AFFINE).to_filename(folder / f"{name}.nii.gz")
+    (folder / "sub-01_T1w.json").write_text(json.dumps({"MagneticFieldStrength": 0.064, "PatientName": "private"}))
+
+
+def superresolve(folder, out, *options):
+    write_scan(folder)
+    arguments = ["superresolve", folder / "sub-01_T1w.nii.gz", folder / out, "--tissues", folder / "labels.nii.gz"]
+    return main([str(argument) for argument in (*arguments, "--voxel", "5.5", "--seed", "3", *options)])
+
+
+def hashes(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("superresolve")
+    assert superresolve(folder, "out") == 0
+    return folder
+
+
+def test_all_results_are_there_with_sidecars(done):
+    names = {path.name for path in (done / "out").iterdir()}
+    stem = "sub-01_T1w"
+    images = ["sr", "sr_dseg", *(f"sr_label-{name}_probseg" for name in ("CSF", "GM", "WM")), "cubic", "residualz"]
+    expected = {f"{stem}_{name}{suffix}" for name in images for suffix in (".nii.gz", ".json")}
+    assert names == expected | {f"{stem}_sr_report.html"}
+
+
+def test_grids_are_those_of_the_output_and_of_the_scan(done):
+    out = done / "out"
+    scan, image = load_volume(done / "sub-01_T1w.nii.gz"), load_volume(out / "sub-01_T1w_sr.nii.gz")
+    assert image.grid.spacing_mm == pytest.approx((5.5, 5.5, 5.5), rel=1e-4)
+    assert image.grid.orientation == scan.grid.orientation == "LAS"
+    assert all(abs(a - b) < 12 for a, b in zip(image.grid.fov_mm, scan.grid.fov_mm, strict=True))
+    for name in ("cubic", "sr_dseg", "sr_label-GM_probseg"):
+        assert load_volume(out / f"sub-01_T1w_{name}.nii.gz").grid.matches(image.grid)
+    assert load_volume(out / "sub-01_T1w_residualz.nii.gz").grid.matches(scan.grid)
+
+
+def test_result_is_the_object_and_the_residual_is_noise(done):
+    out = done / "out"
+    image, cubic = load_volume(out / "sub-01_T1w_sr.nii.gz"), load_volume(out / "sub-01_T1w_cubic.nii.gz")
+    centre = tuple(n // 2 for n in image.grid.shape)
+    assert float(image.data[centre]) == pytest.approx(110, rel=0.1)
+    assert float(cubic.data[centre]) == pytest.approx(110, rel=0.15)
+    residual = load_volume(out / "sub-01_T1w_residualz.nii.gz").data
+    # The borders of this object are sharper than the model's, so the middle of the distribution counts.
+    spread = 1.4826 * float((residual - residual.median()).abs().median())
+    assert 0.75 < spread < 1.35
+    labels = load_volume(out / "sub-01_T1w_sr_dseg.nii.gz").data
+    assert {float(v) for v in labels.unique()} == {0.0, 1.0, 2.0, 3.0}
+    assert float(labels[centre]) == 3.0
+
+
+def test_sidecar_keeps_the_scanner_and_leaves_the_patient_out(done):
+    sidecar = json.loads((done / "out" / "sub-01_T1w_sr.json").read_text())
+    assert sidecar["MagneticFieldStrength"] == 0.064
+    assert sidecar["Seed"] == 3
+    assert sidecar["Parameters"]["VoxelMm"] == 5.5
+    assert sidecar["Parameters"]["Weighting"] == "T1w"
+    assert sidecar["Fit"]["NoiseSd"] == pytest.approx(3.0, rel=0.15)
+    assert set(sidecar["SourcesSHA256"]) == {"sub-01_T1w.nii.gz", "labels.nii.gz"}
+    assert "private" not in "".join(path.read_text() for path in (done / "out").glob("*.json"))
+
+
+def test_same_seed_same_bytes(done, tmp_path):
+    assert superresolve(tmp_path, "out") == 0
+    assert hashes(tmp_path / "out") == hashes(done / "out")
+
+
+def test_voxel_larger_than_the_scan_is_refused_and_nothing_is_written(tmp_path, capfd):
+    assert superresolve(tmp_path, "out", "--voxel", "13.5") == 2
+    assert "got 13.5 mm" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
