@@ -112,8 +112,8 @@ def tissue_cores(
             best = prob.reshape(-1).topk(n)
             core = torch.zeros_like(core).reshape(-1).index_fill(0, best.indices, True).reshape(core.shape)
             notes.append(f"{name}: no core, the {n} voxels of highest probability (from {float(best.values[-1]):.2f})")
-        else:
-            notes.append(f"{name}: core of {int(core.sum())} voxels, its border included")
+        elif int(core.sum()) < n_enough:
+            notes.append(f"{name}: core of only {int(core.sum())} voxels")
         cores.append(core)
     return tuple(cores), tuple(notes)
 

@@ -35,9 +35,9 @@ class Preset:
 FIELD_T = 0.064
 _DELIVERED = MappingProxyType({"WM": 50.8, "GM": 40.1, "CSF": 14.0})
 _SNR_SOURCE = (
-    "SNR: delivered 64 mT T1w region values WM/GM/CSF 50.8/40.1/14.0, the lowest of the three subjects published with "
-    "HULFSynth (Indrakanti & Simpson 2025, arXiv:2511.14897; the others: 75.6/62.3/40.1 and 86.8/67.2/12.4; the same "
-    "person at 3 T: 366.6/303.8/142.0)"
+    "SNR: delivered 64 mT T1w region values WM/GM/CSF 50.8/40.1/14.0, of three published sets the one with the lowest "
+    "WM and GM (LUMC scans as used with HULFSynth, Indrakanti & Simpson 2025, arXiv:2511.14897; the others "
+    "75.6/62.3/40.1 and 86.8/67.2/12.4; one of these persons at 3 T: 366.6/303.8/142.0)"
 )
 _PSF_SOURCE = "PSF: assumed, truncation and a Gaussian of one voxel FWHM per axis"
 

@@ -80,7 +80,7 @@ def test_cores_shrink_where_they_can_and_say_where_not(head):
     assert not any(note.startswith("WM") for note in notes)
     large = tissue_cores(head.tissues, n_enough=10**9)
     assert torch.equal(large[0][2], white)
-    assert any(note.startswith("WM: core of") for note in large[1])
+    assert any(note.startswith("WM: core of only") for note in large[1])
 
 
 def test_a_tissue_without_core_falls_back_to_its_best_voxels(head):

@@ -272,6 +272,12 @@ def test_false_rims_are_measured(head):
     assert border_dip(head.image.data, torch.zeros_like(head.image.data), head.tissues) == 0
 
 
+def test_another_order_of_brightness_is_no_false_rim(head):
+    done = simulate(head.image, head.tissues, CLEAN, {"CSF": 0.3, "GM": 1.0, "WM": 0.4}, seed=0)
+    assert border_dip(head.image.data, done.truth.data, head.tissues) > 0.1
+    assert done.notes == ()
+
+
 def test_axes_of_an_oblique_volume_are_all_used_once():
     affine = np.eye(4)
     affine[:3, :3] = np.linalg.qr(np.array([[1.0, 0.6, 0.1], [-0.6, 1.0, 0.5], [0.2, -0.5, 1.0]]))[0]
