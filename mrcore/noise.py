@@ -211,3 +211,11 @@ def _two_class_threshold(values: Tensor) -> float:
     total, moment = below[-1], (counts * centre).cumsum(0)
     between = (moment[-1] * below - moment * total).square() / (below * (total - below)).clamp_min(1)
     return float(centre[int(between.argmax())]) + (high - low) / 512
+
+
+def rician_moments(signal: Tensor, sd: float) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the magnitude of `signal` with noise of `sd` per real channel."""
+    t = signal.double().square() / (2 * sd**2)
+    mean = sd * RAYLEIGH_MEAN * ((1 + t) * torch.special.i0e(t / 2) + t * torch.special.i1e(t / 2))
+    variance = signal.double().square() + 2 * sd**2 - mean.square()
+    return mean.to(signal.dtype), variance.clamp_min(0).sqrt().to(signal.dtype)

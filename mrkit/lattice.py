@@ -1,0 +1,51 @@
+"""The lattice of a fit: where it lies, what of it is not background, and cutting the result out of it."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from mrcore.forward import covering_grid
+from mrcore.grid import Grid, Shape3, to_voxel, to_world
+from mrcore.volume import Volume
+
+
+def lattice_for(scan: Volume, voxel_mm: float) -> tuple[Grid, Grid]:
+    """Return the fit's lattice and the output grid, which covers the scan's field of view.
+
+    Where the object touches the edge of the field of view the lattice is wider by a scan voxel on every side: it is
+    one period of the operator, and what lies at one edge must not appear at the opposite one.
+    """
+    faces = [scan.data.select(a, i).max() for a in range(3) for i in (0, -1)]
+    touches = float(max(faces)) > 0.2 * float(scan.data.max())
+    margin_mm = math.ceil(max(scan.grid.spacing_mm) / voxel_mm) * voxel_mm if touches else 0.0
+    return covering_grid(scan.grid, voxel_mm, margin_mm), covering_grid(scan.grid, voxel_mm)
+
+
+def inner(volume: Volume, grid: Grid) -> Volume:
+    """Cut `grid` out of a lattice with the same voxels that contains it."""
+    corner = to_voxel(volume.grid, to_world(grid, np.zeros(3)))
+    start = [round(float(c)) for c in corner]
+    window = tuple(slice(s, s + n) for s, n in zip(start, grid.shape, strict=True))
+    return Volume(volume.data[window].clone(), grid, volume.meta)
+
+
+def foreground_of(image: Tensor, brain: Tensor, noise_sd: float, lattice: Grid) -> Tensor:
+    """Return what of the lattice (X, Y, Z, bool) is object: the brain, and what stands clear of the noise, plus 3 mm.
+
+    `image` has WM = 1. Holes (sinuses, air) belong to it.
+    """
+    clear = (image > max(6 * noise_sd, 0.1)).numpy()
+    parts, _ = ndimage.label(clear | brain.numpy())
+    sizes = np.bincount(parts.reshape(-1))
+    sizes[0] = 0
+    # Specks of noise and ghosts are not object; anything of a millilitre is.
+    kept = np.isin(parts, np.flatnonzero(sizes * math.prod(lattice.spacing_mm) > 1000))
+    radius = [max(1, round(3 / s)) for s in lattice.spacing_mm]
+    grown = ndimage.maximum_filter(kept, size=cast("Shape3", tuple(2 * r + 1 for r in radius)))
+    return torch.from_numpy(ndimage.binary_fill_holes(grown))
