@@ -19,7 +19,6 @@ from mrcore.noise import seeded
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap
 
-
 Resegment = Callable[[Tensor], Tensor]
 """From an image (X, Y, Z) on the lattice to tissue probabilities (T, X, Y, Z)."""
 
