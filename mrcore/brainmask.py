@@ -24,6 +24,8 @@ SMALLEST_SIMILARITY = 0.3
 LARGEST_FLIPPED = 0.78
 """A template that fits a flipped head nearly as well has found an outline, not a brain: nine heads of four contrasts
 gave 0.53 to 0.72, a fruit 0.83, a phantom 0.97."""
+BEYOND_DOUBT = 0.85
+"""Similarity that no outline alone reaches: a symmetric head then passes as well."""
 LARGEST_BRAIN_L = 2.05
 """Litres: whole brains with their fluid stay below, heads (even of clinical 2-D scans with 12 cm coverage) above."""
 
@@ -74,14 +76,14 @@ def is_skull_stripped(volume: Volume) -> bool:
 def stripped_mask(volume: Volume) -> Tensor:
     """Return the brain voxels (bool, X, Y, Z) of a skull-stripped image.
 
-    They are the largest connected part above 1 % of the median, holes filled: rims of interpolation, small negative
+    They are the largest connected part above 1 % of the brain's median, holes filled: rims of interpolation, small negative
     values and float noise in the background stay out. Over a noisy background the threshold rises above the noise.
 
     Raises:
         BadInputError: no part of the image stands out of the background.
     """
     data = _magnitude(volume)
-    level = 0.01 * float(np.median(data[data > 0])) if (data > 0).any() else 0.0
+    level = 0.01 * float(np.median(data[data > _object_level(data)]))
     if float((data <= level).mean()) < 0.1:
         level = _above_noise(data)
     mask = largest_part(data > level)
@@ -178,7 +180,8 @@ def template_brain_mask(head: Volume, template: Volume, template_mask: Volume) -
         mask = _refined(head.data.numpy(), mask, head.grid.spacing_mm)
         method += ", border refined"
     ratio = flipped / max(similarity, 1e-6)
-    reliable = bool(mask.any()) and similarity >= SMALLEST_SIMILARITY and ratio <= LARGEST_FLIPPED
+    fits = similarity >= SMALLEST_SIMILARITY and (ratio <= LARGEST_FLIPPED or similarity >= BEYOND_DOUBT)
+    reliable = fits and bool(mask.any())
     message = (
         f"the brain template {'fits' if reliable else 'does not fit'} this image: similarity {similarity:.2f} "
         f"(at least {SMALLEST_SIMILARITY} expected), of which a flipped template keeps {ratio:.0%} "

@@ -22,6 +22,8 @@ from mrcore.grid import Triple
 _SLAB_VOXELS = 250_000
 OUTLIER_SD = 3.0
 """Distance from a class, in its sd, where a voxel counts half."""
+SMALLEST_GAP = 0.25
+"""Distance of neighbouring class means over the sum of their sd, below which they are one class."""
 
 
 class ModelSettings(Protocol):
@@ -32,7 +34,7 @@ class ModelSettings(Protocol):
     @property
     def bias_order(self) -> int: ...
     @property
-    def floor(self) -> float: ...
+    def believed(self) -> tuple[float, float]: ...
     @property
     def bias_stiffness(self) -> float: ...
     @property
@@ -84,7 +86,8 @@ def fit(y: Tensor, mask: Tensor, spacing_mm: Triple, settings: ModelSettings) ->
 
     First without the field on a sample of about 2 mm (classes and bias), then with it on all voxels.
     """
-    usable = mask & (y > settings.floor * _median(y[mask]))
+    middle = _median(y[mask])
+    usable = mask & (y >= settings.believed[0] * middle) & (y <= settings.believed[1] * middle)
     sample = _sample(y, usable, spacing_mm, settings.bias_order)
     classes = initial_classes(sample.y, settings)
     coefficients = torch.zeros(sample.basis.shape[1], dtype=y.dtype)
@@ -129,6 +132,7 @@ def _fit_field(
         if step > 1 and change < settings.tolerance:
             converged = True
             break
+    _require_apart(classes)
     bias = bias_field(coefficients, y.shape, settings.bias_order)
     fraction = partial_volumes((y / bias)[mask], mask, prob, classes, spacing_mm, settings)
     return HmrfFit(fraction, classes, bias, converged, len(history), tuple(history))
@@ -168,6 +172,15 @@ def update_classes(flat: Tensor, posterior: Tensor, classes: Classes, settings: 
     new_weight = (share + smoothing * prior) / (1 + smoothing)
     order = torch.argsort(mean)
     return Classes(mean[order], sd[order], new_weight)
+
+
+def _require_apart(classes: Classes) -> None:
+    gap = classes.mean.diff() / (classes.sd[1:] + classes.sd[:-1])
+    if float(gap.min()) < SMALLEST_GAP:
+        raise BadInputError(
+            f"two tissue classes coincide (means {[round(float(m), 3) for m in classes.mean]} of the mean): the "
+            "image does not show three tissues inside this mask; check mask and contrast, or give tissue maps"
+        )
 
 
 def inlier_weight(flat: Tensor, classes: Classes) -> Tensor:

@@ -36,12 +36,12 @@ class HmrfSettings:
     """
 
     tissue_order: tuple[str, str, str] = T1W_ORDER
-    beta: float = 0.3
+    beta: float = 0.25
     bias_order: int = 3
-    bias_stiffness: float = 0.3
+    bias_stiffness: float = 0.4
     weight_smoothing: float = 1.0
-    sd_pooling: float = 0.2
-    mixture_weight: float = 0.3
+    sd_pooling: float = 0.25
+    mixture_weight: float = 0.35
     max_iter: int = 30
     tolerance: float = 5e-3
 
@@ -56,12 +56,12 @@ class HmrfSettings:
             raise BadInputError("mixture_weight and sd_pooling are shares between 0 and 1 (mixture_weight below 1)")
 
     @property
-    def floor(self) -> float:
-        """Share of the median below which voxels teach the classes nothing.
+    def believed(self) -> tuple[float, float]:
+        """Range of intensities, over the median, from which the classes learn.
 
-        Where fluid is not the darkest tissue, what is much darker than the rest is rim, vessel or bone, not brain.
+        Far brighter than the median are vessels and fat; far darker, where fluid is bright, are rim, vessels and bone.
         """
-        return 0.0 if self.tissue_order[0] == "CSF" else 0.4
+        return (0.4, 6.0) if self.tissue_order[-1] == "CSF" else (0.0, 2.5)
 
     @property
     def weights(self) -> tuple[float, ...]:
