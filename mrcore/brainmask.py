@@ -76,7 +76,7 @@ def is_skull_stripped(volume: Volume) -> bool:
 def stripped_mask(volume: Volume) -> Tensor:
     """Return the brain voxels (bool, X, Y, Z) of a skull-stripped image.
 
-    They are the largest connected part above 1 % of the brain's median, holes filled: rims of interpolation, small negative
+    They are the largest connected part above 1 % of its median, holes filled: rims of interpolation, small negative
     values and float noise in the background stay out. Over a noisy background the threshold rises above the noise.
 
     Raises:

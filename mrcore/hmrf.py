@@ -310,7 +310,8 @@ def update_bias(sample: _Sample, posterior: Tensor, classes: Classes, coefficien
     weighted = sample.basis * weight[:, None]
     normal = (weighted.T @ sample.basis).double()
     ridge = stiffness * normal.diagonal().mean() * torch.eye(normal.shape[0], dtype=torch.float64)
-    return torch.linalg.solve(normal + ridge, (weighted.T @ residual).double()).to(sample.y.dtype)
+    solution: Tensor = torch.linalg.solve(normal + ridge, (weighted.T @ residual).double())
+    return solution.to(sample.y.dtype)
 
 
 def bias_field(coefficients: Tensor, shape: torch.Size, order: int) -> Tensor:

@@ -56,9 +56,9 @@ def fast_segmenter(tissue_order: Order = T1W_ORDER) -> Segmenter:
                 raise BadInputError(
                     f"FSL FAST ended without writing {', '.join(missing)}; run it by hand on this image"
                 )
-            maps = np.stack([np.asarray(nib.load(file).dataobj, dtype=np.float32) for file in files])
-        # FAST numbers its classes by tissue in a T1w image and by brightness otherwise.
-        return _result(volume, mask, maps, "FSL FAST")
+            maps = np.stack([np.asarray(nib.Nifti1Image.from_filename(f).dataobj, np.float32) for f in files])
+        # How FAST numbers its classes depends on the contrast; their brightness does not.
+        return _result(volume, mask, _sorted(volume, mask, maps, tissue_order), "FSL FAST")
 
     return run
 
