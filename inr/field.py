@@ -30,8 +30,9 @@ class FieldSettings:
     decay: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.spacings_mm or min(self.spacings_mm) <= 0 or min(self.n_features, self.n_hidden, self.n_layers) < 1:
-            raise BadInputError(f"a field needs positive spacings and sizes, got {self}")
+        sizes = (self.n_features, self.n_hidden, self.n_layers)
+        if not self.spacings_mm or min(*self.spacings_mm, self.frequency) <= 0 or min(sizes) < 1 or self.decay < 0:
+            raise BadInputError(f"a field needs positive spacings, sizes and frequency and a decay >= 0, got {self}")
 
 
 class GaborField(nn.Module):

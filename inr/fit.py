@@ -42,8 +42,10 @@ class FitSettings:
     refresh_at: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.n_steps < 1 or self.learning_rate <= 0 or min(self.tv_weight, self.tissue_weight) < 0:
-            raise BadInputError(f"a fit needs at least one step, a positive rate and weights of at least 0, got {self}")
+        if self.n_steps < 1 or min(self.learning_rate, self.tv_smoothing) <= 0:
+            raise BadInputError(f"a fit needs at least one step, a positive rate and a positive smoothing, got {self}")
+        if min(self.tv_weight, self.tissue_weight) < 0 or not 0 <= self.refresh_at <= 1:
+            raise BadInputError(f"a fit needs weights of at least 0 and refresh_at between 0 and 1, got {self}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,8 @@ def fit(
     """
     settings = settings or FitSettings()
     brain = tissues.mask & foreground
-    problem = _Problem(scan, operator, lattice, noise_sd, start * foreground, foreground, brain, tissues.prob)
     slabs = slabs_of(foreground)
+    problem = _Problem(scan, operator, lattice, noise_sd, start * foreground, foreground, brain, tissues.prob)
     generator = seeded(seed, "inr.fit:field")
     gabor = GaborField(lattice, settings.field, 1 + len(tissues.names), generator)
     optimiser = torch.optim.Adam(gabor.parameters(), settings.learning_rate, betas=(0.9, 0.99))

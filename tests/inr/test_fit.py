@@ -1,0 +1,306 @@
+"""The fit of one subject: what it predicts, that it improves on interpolation, that it repeats itself."""
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from operators import grid, positions_mm
+
+from inr.baselines import cubic, tikhonov
+from inr.field import FieldSettings
+from inr.fit import FitSettings, fit
+from inr.loss import data_term, total_variation
+from mrcore.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
+from mrcore.errors import BadInputError
+from mrcore.forward import imaging_operator, predict
+from mrcore.grid import Grid
+from mrcore.linop import LinearOp
+from mrcore.metrics import gradient_error, psnr
+from mrcore.noise import add_noise, seeded
+from mrcore.phantom import digital_head, head_grid
+from mrcore.volume import TISSUES, TissueMap, Volume
+from mrkit.api import prepare
+from ulfsim.plan import plan_scan, tissues_through
+from ulfsim.simulate import simulate
+
+GAINS = {"CSF": 0.9, "GM": 1.0, "WM": 1.0}
+# Large voxels say less per mm^3 than those of 1.6 x 1.6 x 5 mm: so must the prior.
+QUICK = FitSettings(field=FieldSettings(spacings_mm=(24.0, 12.0, 6.0)), n_steps=20, tv_weight=0.08)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A head of 5 mm voxels, its scan of 5 x 5 x 10 mm at WM SNR 40, and what a fit starts from."""
+
+    truth: torch.Tensor
+    scan: torch.Tensor
+    operator: LinearOp
+    lattice: Grid
+    cubic: torch.Tensor
+    start: torch.Tensor
+    mask: torch.Tensor
+    tissues: TissueMap
+
+
+SD = 0.025
+
+
+def make_case() -> Case:
+    head = digital_head(head_grid(38, 190.0), seed=2)
+    scan_grid = grid((38, 38, 19), (5.0, 5.0, 10.0))
+    operator = imaging_operator(head.grid, scan_grid, gaussian_psf(scan_grid.spacing_mm))
+    scan = add_noise(predict(operator, head.image.data), SD, seeded(1, "scan"))
+    begin = cubic(Volume(scan, scan_grid), head.grid).data
+    start = tikhonov(operator, scan, SD, begin, head.grid.spacing_mm).x.clamp_min(0)
+    return Case(head.image.data, scan, operator, head.grid, begin, start, head.mask, head.tissues)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return make_case()
+
+
+def run(case, settings=QUICK, seed=0, **other):
+    given = {
+        "scan": case.scan,
+        "operator": case.operator,
+        "lattice": case.lattice,
+        "noise_sd": SD,
+        "start": case.start,
+        "foreground": case.mask,
+        "tissues": case.tissues,
+    }
+    return fit(**(given | other), seed=seed, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def fitted(case):
+    return run(case, dataclasses.replace(QUICK, n_steps=60))
+
+
+def test_objective_falls_and_the_solution_says_how_it_ended(fitted):
+    history = fitted.solution.history
+    assert len(history) == fitted.solution.n_iter == 60
+    assert history[-1] < 0.9 * history[0]
+    assert history[-1] == pytest.approx(min(history), rel=0.01)
+    assert fitted.solution.x is fitted.image
+    assert "60 steps" in fitted.solution.message
+
+
+def test_beats_cubic_on_intensity_and_gradients(case, fitted):
+    spacing = case.lattice.spacing_mm
+    ours, theirs = (psnr(case.truth, image, case.mask) for image in (fitted.image, case.cubic))
+    assert ours > theirs + 1.5
+    ours, theirs = (gradient_error(case.truth, image, case.mask, spacing) for image in (fitted.image, case.cubic))
+    assert ours < 0.9 * theirs
+
+
+def test_prediction_explains_the_scan_to_its_noise(case, fitted):
+    residual = (case.scan - predict(case.operator, fitted.image))[case.scan > 0.3] / SD
+    assert residual.mean().item() == pytest.approx(0, abs=0.15)
+    assert 0.6 < residual.std().item() < 1.15
+
+
+def test_image_is_the_start_plus_the_field_in_the_foreground(case, fitted):
+    assert fitted.image[~case.mask].abs().max().item() == 0
+    assert fitted.image.min().item() >= 0
+    outputs = fitted.field(positions_mm(case.lattice)[case.mask])
+    expected = (case.start[case.mask] + outputs[0]).clamp_min(0)
+    assert torch.allclose(fitted.image[case.mask], expected, atol=1e-3)
+    assert (fitted.image - case.start)[case.mask].abs().mean().item() > 0.005, "the field does something"
+
+
+def test_tissues_sum_to_one_in_the_mask_and_are_zero_outside(case, fitted):
+    assert fitted.prob.shape == (3, *case.lattice.shape)
+    total = fitted.prob.sum(0)
+    assert torch.allclose(total[case.mask], torch.ones(()), atol=1e-5)
+    assert total[~case.mask].abs().max().item() == 0
+    assert fitted.prob.min().item() >= 0
+
+
+def test_tissues_stay_those_of_the_target(case, fitted):
+    same = fitted.prob.argmax(0) == case.tissues.prob.argmax(0)
+    assert same[case.mask].float().mean().item() > 0.95
+
+
+def test_tissue_mask_bounds_the_tissues_and_the_foreground_the_image(case):
+    half = case.tissues.prob.clone()
+    half[:, :19] = 0
+    done = run(case, tissues=TissueMap(half, TISSUES, case.lattice))
+    assert done.prob[:, :19].abs().max().item() == 0
+    assert done.image[:19].max().item() > 0.5
+    narrow = case.mask.clone()
+    narrow[19:] = False
+    done = run(case, foreground=narrow)
+    assert done.image[19:].abs().max().item() == 0
+    assert done.prob[:, 19:].abs().max().item() == 0
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(case):
+    quick = dataclasses.replace(QUICK, n_steps=4)
+    one, same, other = (run(case, quick, seed) for seed in (5, 5, 6))
+    assert torch.equal(one.image, same.image)
+    assert torch.equal(one.prob, same.prob)
+    assert not torch.equal(one.image, other.image)
+    # The seed decides where the descent begins, not where it ends.
+    assert (one.image - other.image).abs().max().item() < 0.2
+
+
+def test_same_seed_in_another_process_same_bytes():
+    code = (
+        "import dataclasses, hashlib, torch\n"
+        "import test_fit\n"
+        "torch.set_num_threads(1)\n"
+        "done = test_fit.run(test_fit.make_case(), dataclasses.replace(test_fit.QUICK, n_steps=4), 5)\n"
+        "print(hashlib.sha256(done.image.numpy().tobytes() + done.prob.numpy().tobytes()).hexdigest())\n"
+    )
+    here = Path(__file__).resolve()
+    path = os.pathsep.join([str(here.parent), str(here.parents[1]), str(here.parents[2])])
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        done = run(make_case(), dataclasses.replace(QUICK, n_steps=4), 5)
+    finally:
+        torch.set_num_threads(threads)
+    ours = hashlib.sha256(done.image.numpy().tobytes() + done.prob.numpy().tobytes()).hexdigest()
+    assert there.stdout.strip() == ours
+
+
+def test_target_is_found_again_once_at_the_stated_part(case):
+    seen = []
+
+    def resegment(image):
+        seen.append(image.clone())
+        return case.tissues.prob.flip(0)  # CSF and WM change places
+
+    settings = dataclasses.replace(QUICK, n_steps=24, refresh_at=0.25)
+    done = run(case, settings, resegment=resegment)
+    assert len(seen) == 1
+    assert seen[0].shape == case.lattice.shape
+    assert not torch.equal(seen[0], done.image), "the image as it was then"
+    core = case.mask & (case.tissues.of("WM") > 0.99)
+    moved = done.prob[:, core].mean(1) - run(case, settings).prob[:, core].mean(1)
+    assert moved[0] > 0.05
+    assert moved[2] < -0.05
+
+
+CHANGES = {
+    "field": FieldSettings(spacings_mm=(20.0, 10.0)),
+    "n_steps": 7,
+    "learning_rate": 0.01,
+    "tv_weight": 3.0,
+    "tv_smoothing": 0.1,
+    "tissue_weight": 5.0,
+    "refresh_at": 0.9,
+}
+
+
+def test_there_is_a_change_for_every_setting():
+    assert CHANGES.keys() == {f.name for f in dataclasses.fields(FitSettings)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_setting_changes_the_fit(case, name):
+    base = dataclasses.replace(QUICK, n_steps=6)
+
+    def result(settings):
+        done = run(case, settings, resegment=lambda image: case.tissues.prob.flip(0))
+        return torch.cat([done.image[None], done.prob])
+
+    assert not torch.allclose(result(base), result(dataclasses.replace(base, **{name: CHANGES[name]})), atol=1e-5)
+
+
+def test_noise_weighs_data_against_smoothness(case):
+    """With ten times the noise the same scan says less: the image gets flatter."""
+    spacing = case.lattice.spacing_mm
+    tight, loose = (run(case, dataclasses.replace(QUICK, n_steps=20), noise_sd=sd).image for sd in (SD, 10 * SD))
+    assert total_variation(loose, spacing, 0.0) < 0.9 * total_variation(tight, spacing, 0.0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"n_steps": 0},
+        {"learning_rate": 0.0},
+        {"tv_weight": -1.0},
+        {"tissue_weight": -0.1},
+        {"tv_smoothing": 0.0},
+        {"refresh_at": 1.5},
+        {"refresh_at": -0.1},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_fit(bad):
+    with pytest.raises(BadInputError, match="a fit needs"):
+        FitSettings(**bad)
+
+
+def test_divergence_is_an_error_and_not_an_image(case):
+    broken = case.scan.clone()
+    broken[10, 10, 10] = float("inf")
+    with pytest.raises(BadInputError, match="the fit diverged"):
+        run(case, scan=broken)
+
+
+def test_empty_foreground_is_an_error(case):
+    with pytest.raises(BadInputError, match="foreground is empty"):
+        run(case, foreground=torch.zeros_like(case.mask))
+
+
+# One model for simulation and fit.
+
+ODD = grid((39, 41, 37), (4.5, 4.0, 4.0), (3, -5, 8), (10, -15, 20))
+PSF = (AxisPsf(5.0), AxisPsf(3.0, 2.0), AxisPsf(0.0, 12.0, False))
+
+
+def noise_free(head, voxel_mm, psf, slice_axis="S"):
+    acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=psf, slice_axis=slice_axis)
+    return simulate(head.image, head.tissues, acquisition, GAINS, seed=0)
+
+
+def test_simulate_equals_predict_bit_for_bit_through_a_prepared_fit():
+    """Object voxels of 4 mm, scan of 4 x 4 x 12 mm over the same field of view: the lattice of the fit is the object's."""
+    head = digital_head(grid((45, 45, 45), (4.0, 4.0, 4.0), (8, -4, 12)), seed=3)
+    made = noise_free(head, (4.0, 4.0, 12.0), PSF)
+    seen = tissues_through(plan_scan(head.grid, made.acquisition), head.tissues)
+    ready = prepare(made.scan, voxel_mm=4.0, tissues=seen)
+    assert ready.lattice.matches(head.grid, 1e-9)
+    assert "point spread: from the scan's sidecar" in ready.notes
+    assert torch.equal(predict(ready.operator, made.truth.data), made.scan.data)
+
+
+@pytest.mark.parametrize(
+    ("where", "voxel_mm", "slice_axis"),
+    [
+        (head_grid(32), (6.4, 7.0, 13.0), "S"),
+        (ODD, (6.4, 7.0, 13.0), "S"),
+        (ODD, (6.4, 7.0, 13.0), "R"),
+        (grid((36, 40, 34), (5.0, 5.0, 5.0), (1, 2, 3), flips=(0, 2), order=(0, 2, 1)), (5.5, 6.0, 11.0), "A"),
+        (grid((32, 32, 32), (6.0, 6.0, 6.0), (0, 4, -3), flips=(0, 1), order=(0, 2, 1)), (6.5, 7.0, 13.0), "S"),
+    ],
+    ids=["RAS", "oblique", "oblique sagittal", "flipped coronal", "LIA"],
+)
+def test_simulate_equals_predict_bit_for_bit_on_any_grids(where, voxel_mm, slice_axis):
+    made = noise_free(digital_head(where, seed=3), voxel_mm, PSF, slice_axis)
+    operator = imaging_operator(where, made.scan.grid, made.acquisition.psf)
+    assert torch.equal(predict(operator, made.truth.data), made.scan.data)
+
+
+def test_history_of_a_perfect_fit_is_that_of_its_prediction():
+    """The data term of the fit at the truth, noise-free, is the least any image can have."""
+    made = noise_free(digital_head(head_grid(32), seed=3), (6.4, 7.0, 13.0), PSF)
+    at_truth = data_term(made.operator, made.truth.data, made.scan.data, 0.02)
+    for factor in (0.97, 1.03):
+        assert data_term(made.operator, factor * made.truth.data, made.scan.data, 0.02) > at_truth
