@@ -30,6 +30,13 @@ from mrcore.segment import FLAIR_ORDER, T1W_ORDER, T2W_ORDER, HmrfSettings, segm
 from mrcore.volume import TISSUES, Volume
 
 SEED = 1
+VERSION_OF = (
+    "mrcore/segment.py",
+    "mrcore/hmrf.py",
+    "mrcore/brainmask.py",
+    "mrcore/register.py",
+    "benchmarks/segmentation.py",
+)
 DATA = HERE.parents[1] / "shared" / "data"
 WHITE = (2, 41, 7, 46, 77, 78, 79, 251, 252, 253, 254, 255, 16, 28, 60, 85)
 GREY = (3, 42, 8, 47, 10, 49, 11, 50, 12, 51, 13, 52, 17, 53, 18, 54, 26, 58, 9, 48)
@@ -226,23 +233,26 @@ def targets(rows: list[Row], python: str | None) -> list[Row]:
     return [*out, target("heads: lowest mask Dice with the stripped twin", min(twins, default=math.nan), at_least=0.94)]
 
 
-def main() -> None:
-    """Measure and write `results/segmentation.json` and `.md`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--atropos-python", default=None)
-    given = parser.parse_args()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of real scans; without it only phantoms run")
+    parser.add_argument("--atropos-python", default=None, help="an interpreter that has antspyx")
+
+
+def run(options: argparse.Namespace, store: object = None) -> tuple[list[Row], list[Row], int]:
+    """Measure and return rows, targets and seed; minutes, so nothing is kept in `store`."""
     torch.set_num_threads(1)
     rows: list[Row] = [score(case, "Phantoms (128^3 of 1.5 mm)") for case in phantoms()]
-    if given.data.is_dir():
-        for case in brains(given.data):
+    if options.data.is_dir():
+        for case in brains(options.data):
             rows.append(score(case, "Real brains"))
-            if given.atropos_python:
-                rows.append(atropos(case, given.atropos_python, "Real brains"))
-            print(rows[-1])
-        rows += masks(given.data)
-    print(write_results("segmentation", rows, targets(rows, given.atropos_python), SEED))
+            if options.atropos_python:
+                rows.append(atropos(case, options.atropos_python, "Real brains"))
+        rows += masks(options.data)
+    return rows, targets(rows, options.atropos_python), SEED
 
 
 if __name__ == "__main__":
-    main()
+    arguments = argparse.ArgumentParser(description=__doc__)
+    add_options(arguments)
+    print(write_results("segmentation", *run(arguments.parse_args())))
