@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +17,8 @@ from inr.encoding import MultiLevelGrid
 from inr.gabor import GaborLayer, LinearLayer
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid, to_voxel
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class FieldSettings:
     spacings_mm: tuple[float, ...] = (8.0, 4.0, 2.0, 1.3)
     n_features: int = 4
     n_hidden: int = 16
-    n_layers: int = 2
+    n_layers: int = 1
     frequency: float = 3.0
     decay: float = 1.0
 
@@ -109,34 +115,61 @@ def evaluate(field: GaborField, slabs: Slabs) -> Tensor:
     levels = field.encoding.grids()
     with torch.no_grad():
         planes = [level.planes() for level in levels]
-        outputs = []
-        for rows, chunks in zip(slabs.rows, slabs.inside, strict=True):
-            features = torch.cat([level.slab(p, rows) for level, p in zip(levels, planes, strict=True)])
-            outputs += [field.decoder(features.index_select(1, chunk)) for chunk in chunks]
-        return torch.cat(outputs, 1)
+
+    def decode(slab: int) -> Tensor:
+        with torch.no_grad():
+            features = torch.cat([e.slab(p, slabs.rows[slab]) for e, p in zip(levels, planes, strict=True)])
+            return torch.cat([field.decoder(features.index_select(1, chunk)) for chunk in slabs.inside[slab]], 1)
+
+    return torch.cat(list(_in_threads(decode, len(slabs.rows))), 1)
 
 
 def backpropagate(field: GaborField, slabs: Slabs, gradient: Tensor) -> None:
     """Add to the parameters' `.grad` the pull-back of `gradient` (n_outputs, n_points), slab by slab.
 
     The outputs are evaluated again with a graph that lives for one chunk only, so memory does not grow with the
-    lattice; the sum over chunks is exact.
+    lattice. The sum over chunks is exact and always taken in the same order, whatever the number of threads.
     """
     levels = field.encoding.grids()
+    parameters = list(field.decoder.parameters())
     planes = [level.planes() for level in levels]
     pulled = [torch.zeros_like(p) for p in planes]
-    start = 0
-    for rows, chunks in zip(slabs.rows, slabs.inside, strict=True):
+    parts = torch.split(gradient, [sum(map(len, chunks)) for chunks in slabs.inside], 1)
+
+    def pull(slab: int) -> tuple[Tensor, list[Tensor]]:
         with torch.no_grad():
-            features = torch.cat([level.slab(p, rows) for level, p in zip(levels, planes, strict=True)])
-            feature_gradient = torch.zeros_like(features)
-        for chunk in chunks:
+            features = torch.cat([e.slab(p, slabs.rows[slab]) for e, p in zip(levels, planes, strict=True)])
+        feature_gradient = torch.zeros_like(features)
+        total = [torch.zeros_like(p) for p in parameters]
+        for chunk, part in zip(slabs.inside[slab], torch.split(parts[slab], CHUNK_POINTS, 1), strict=True):
             points = features.index_select(1, chunk).requires_grad_(True)
-            stop = start + len(chunk)
-            torch.autograd.backward(field.decoder(points), gradient[:, start:stop])
-            if points.grad is not None:
-                feature_gradient.index_copy_(1, chunk, points.grad)
-            start = stop
+            with torch.enable_grad():
+                found = torch.autograd.grad(field.decoder(points), [points, *parameters], part)
+            feature_gradient.index_copy_(1, chunk, found[0])
+            for sum_, each in zip(total, found[1:], strict=True):
+                sum_ += each
+        return feature_gradient, total
+
+    for slab, (feature_gradient, total) in enumerate(_in_threads(pull, len(slabs.rows))):
         for level, part, out in zip(levels, torch.split(feature_gradient, field.encoding.widths), pulled, strict=True):
-            level.add_slab_adjoint(part, rows, out)
+            level.add_slab_adjoint(part, slabs.rows[slab], out)
+        for parameter, each in zip(parameters, total, strict=True):
+            parameter.grad = each if parameter.grad is None else parameter.grad + each
     torch.autograd.backward(planes, pulled)
+
+
+def _in_threads(work: Callable[[int], Result], n_items: int) -> Iterator[Result]:
+    """Yield `work(i)` in order, computed by as many threads as torch may use, each item by one of them.
+
+    The arrays of a chunk are small: splitting each operation among the cores costs more than it gains.
+    """
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in range(n_items):
+            waiting.append(pool.submit(work, item))
+            # Few results are kept at a time: each holds the features of a slab.
+            if len(waiting) > 2 * n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -34,7 +34,7 @@ class FitSettings:
     """
 
     field: FieldSettings = field(default_factory=FieldSettings)
-    n_steps: int = 50
+    n_steps: int = 40
     learning_rate: float = 0.02
     tv_weight: float = 1.5
     tv_smoothing: float = 0.01
