@@ -1,1 +1,23 @@
-"""mrkit: unsupervised physics models for MRI."""
+"""mrkit: unsupervised physics models for MRI.
+
+The verbs `simulate_ulf` and `superresolve` and their results; `mrkit --help` for the command line. They are imported
+when first used, so that `import mrkit` and the command line's help stay fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mrkit.api import SimulatedScan, SuperResolved, simulate_ulf, superresolve
+
+__all__ = ["SimulatedScan", "SuperResolved", "simulate_ulf", "superresolve"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'mrkit' has no attribute '{name}'")
+    return getattr(import_module("mrkit.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,7 +13,7 @@ from inr.baselines import cubic, tikhonov
 from inr.fit import FitSettings, Resegment, fit
 from mrcore.acquisition import Acquisition, Psf, from_json, gaussian_psf
 from mrcore.brainmask import is_skull_stripped, require_reliable, stripped_mask, template_brain_mask
-from mrcore.errors import BadInputError
+from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.forward import imaging_operator, predict
 from mrcore.grid import Grid
 from mrcore.linop import LinearOp
@@ -22,11 +22,12 @@ from mrcore.resample import resample
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume, require_same_grid
-from mrkit.lattice import foreground_of, inner, lattice_for
+from mrkit.lattice import foreground_of, inner, lattice_for, touches_edge
 from mrkit.segmenters import segmenter_named, weighting_of
 from mrkit.template import load_template
 from ulfsim.calibrate import Calibration
 from ulfsim.measure import measure, tissue_cores
+from ulfsim.plan import with_margin
 from ulfsim.presets import PRESETS, Preset, preset_like, with_wm_snr
 from ulfsim.simulate import calibrated_simulation
 
@@ -121,14 +122,29 @@ def simulate_ulf(
     if like is None and preset not in PRESETS:
         raise BadInputError(f"no preset '{preset}'; there are {', '.join(PRESETS)}")
     notes: list[str] = []
+    _require_usable(volume)
     tissues = _tissues(volume, tissues, mask, segmenter, notes)
     chosen = PRESETS[preset] if like is None else _preset_like(like, notes)
     if wm_snr is not None:
         chosen = with_wm_snr(chosen, wm_snr)
-    calibration, made = calibrated_simulation(volume, tissues, chosen, seed)
+    source, seen = volume, tissues
+    margin_mm = max(chosen.acquisition.voxel_mm)
+    if touches_edge(volume, margin_mm):
+        # The lattice is one period of the operator: what lies at one edge would be blurred into the opposite one.
+        source, seen = with_margin(volume, tissues, margin_mm)
+        notes.append(f"the object reaches the edge of its field of view: {margin_mm:g} mm of zeros were put around it")
+    calibration, made = calibrated_simulation(source, seen, chosen, seed)
     notes += [*made.notes, *calibration.warnings, f"protocol: {chosen.source}"]
+    # A brain over noisy air cannot be told from a head by its looks.
+    scan = Volume(made.scan.data, made.scan.grid, {**made.scan.meta, "SkullStripped": is_skull_stripped(volume)})
     return SimulatedScan(
-        made.scan, made.truth, tissues, tissues.mask, made.acquisition, calibration, tuple(dict.fromkeys(notes))
+        scan,
+        inner(made.truth, volume.grid),
+        tissues,
+        tissues.mask,
+        made.acquisition,
+        calibration,
+        tuple(dict.fromkeys(notes)),
     )
 
 
@@ -175,6 +191,7 @@ def superresolve(
     notes = list(ready.notes)
     if not solution.converged:
         notes.append(f"the fit had not settled: {solution.message}")
+    notes += _scarce(fitted.prob, ready.tissues.names)
     kept = {key: value for key, value in scan.meta.items() if key not in ("Acquisition", "Simulation")}
     image = inner(Volume(fitted.image * ready.scale, ready.lattice, kept), ready.output_grid)
     prob = torch.stack([inner(Volume(p, ready.lattice), ready.output_grid).data for p in fitted.prob])
@@ -207,6 +224,8 @@ def prepare(
             f"the output voxel must lie between 0.2 mm and the scan's largest voxel "
             f"({max(scan.grid.spacing_mm):.3g} mm), got {voxel_mm} mm"
         )
+    _require_usable(scan)
+    scan = Volume(scan.data.float(), scan.grid, scan.meta)
     notes: list[str] = []
     given = tissues is not None
     segmenter = segmenter or _own_segmenter(scan)
@@ -266,13 +285,40 @@ def find_brain(volume: Volume) -> tuple[Tensor, str]:
     return found.mask, f"brain mask by {found.method}: {found.message}"
 
 
+def _require_usable(volume: Volume) -> None:
+    if volume.data.is_complex():
+        raise BadInputError("this needs a magnitude image, got complex data; take its magnitude first")
+    low, high = float(volume.data.min()), float(volume.data.max())
+    if high <= max(low, 0.0):
+        raise BadInputError(f"the image has nothing to show: its values run from {low:.4g} to {high:.4g}")
+
+
+def _scarce(prob: Tensor, names: tuple[str, ...]) -> list[str]:
+    """Return a note for each tissue (T, X, Y, Z) that makes up less than 1 % of the brain."""
+    shares = prob.sum((1, 2, 3)) / prob.sum().clamp_min(1e-6)
+    return [
+        f"{name} makes up {100 * float(share):.2g} % of the brain found: do not trust the tissues"
+        for name, share in zip(names, shares, strict=True)
+        if share < 0.01
+    ]
+
+
 def _tissues(
     volume: Volume, tissues: TissueMap | None, mask: Tensor | None, segmenter: Segmenter | None, notes: list[str]
 ) -> TissueMap:
     if tissues is not None:
         require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
-        notes.append("tissues: given maps")
-        return tissues
+        if "WM" not in tissues.names:
+            raise BadInputError(f"tissue maps need one named 'WM', got {', '.join(tissues.names)}")
+        if mask is None:
+            notes.append("tissues: given maps")
+            return tissues
+        if mask.dtype != torch.bool or mask.shape != volume.data.shape:
+            raise GridMismatchError(
+                f"the mask must be boolean of shape {volume.grid.shape}, got {mask.dtype} {tuple(mask.shape)}"
+            )
+        notes.append("tissues: given maps, inside the given mask")
+        return TissueMap(tissues.prob * mask, tissues.names, tissues.grid)
     if mask is None:
         mask, how = find_brain(volume)
         notes.append(how)

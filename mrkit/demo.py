@@ -50,11 +50,10 @@ def run_demo(out: Path, *, seed: int = 1, quick: bool = False, force: bool = Fal
     logger.info("simulating")
     simulated = simulate_ulf(brain, preset="hyperfine-t1w", seed=seed)
     logger.info("super-resolving")
-    scan = Volume(simulated.scan.data, simulated.scan.grid, {**simulated.scan.meta, "SkullStripped": True})
-    result = superresolve(scan, voxel_mm=voxel_mm, seed=seed)
+    result = superresolve(simulated.scan, voxel_mm=voxel_mm, seed=seed)
     scored = _score(simulated, result)
     record = _record(brain, simulated, result, seed, voxel_mm)
-    html = _page(scan, scored, result, record)
+    html = _page(simulated.scan, scored, result, record)
     _write(target, brain, simulated, result, scored, record, force=force)
     with atomic_write(table, force=force) as temporary:
         temporary.write_text(json.dumps(finite(_metrics(scored)), indent=2, sort_keys=True) + "\n")
