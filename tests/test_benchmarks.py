@@ -1,0 +1,212 @@
+"""The benchmarks run, on a phantom, and write what `benchmarks/results.py` promises."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from mrcore.forward import covering_grid
+from mrcore.grid import Grid, cropped, to_voxel, to_world
+from ulfsim.plan import plan_scan
+from ulfsim.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("superresolution", "--phantom", "--voxel", "4", "--threads", "1")
+METHODS = {"trilinear", "cubic", "Tikhonov CG", "Huber-TV", "INR"}
+
+
+def run(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(ROOT / "benchmarks" / "run.py"), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    run(*QUICK, "--perturb", "--out", str(out))
+    return out
+
+
+def record_in(folder):
+    return json.loads((folder / "superresolution.json").read_text())
+
+
+def table(record, start):
+    return [row for row in record["rows"] if row["table"].startswith(start)]
+
+
+def test_help_names_the_benchmarks_and_imports_none():
+    text = run("--help")
+    assert "superresolution" in text
+    assert "segmentation" in text
+    listing = f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); import run; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_benchmark_has_its_own_help():
+    assert "--atropos-python" in run("segmentation", "--help")
+
+
+def test_unknown_name_is_refused():
+    assert "there are superresolution, segmentation" in run("speed", code=2)
+
+
+def test_missing_brains_are_reported(tmp_path):
+    text = run("superresolution", "--brains", "stroke", "--data", str(tmp_path), "--out", str(tmp_path), code=2)
+    assert "--data" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "superresolution.json").exists()
+
+
+def test_record_says_where_its_figures_come_from(finished):
+    record = record_in(finished)
+    assert {"name", "commit", "date", "device", "versions", "seed", "rows", "targets"} <= set(record)
+    assert record["seed"] == 1
+    assert table(record, "Settings") == [
+        {"table": "Settings", "preset": "hyperfine-t1w", "voxel_mm": 4.0, "threads": 1}
+    ]
+    assert (finished / "superresolution.md").read_text().startswith("# superresolution")
+
+
+def test_every_target_is_there_met_or_not(finished):
+    record = record_in(finished)
+    names = [entry["name"] for entry in record["targets"]]
+    for word in ("PSNR", "F1@0", "F1@1", "gradient error", "seconds of the fit"):
+        assert sum(word in name for name in names) == 1
+    gain = next(r for r in table(record, "INR minus") if r["minus"] == "cubic" and r["scan"] == "nominal")
+    images = {r["method"]: r for r in table(record, "Images") if r["scan"] == "nominal"}
+    for entry in record["targets"][:4]:
+        assert entry["met"] == (entry["value"] > 0)
+    assert record["targets"][0]["value"] == gain["PSNR dB whole"]
+    assert gain["PSNR dB whole"] == pytest.approx(images["INR"]["PSNR dB whole"] - images["cubic"]["PSNR dB whole"])
+    error = "gradient error whole"
+    assert gain[error] == pytest.approx(images["cubic"][error] - images["INR"][error]), "positive must mean better"
+
+
+def test_all_methods_have_scores_tissues_and_costs(finished):
+    record = record_in(finished)
+    for variant in ("nominal", "perturbed"):
+        images, tissues, costs = (
+            {r["method"]: r for r in table(record, start) if r["scan"] == variant}
+            for start in ("Images", "Tissues", "Costs")
+        )
+        assert set(images) == METHODS
+        assert set(tissues) == METHODS | {"truth, segmented alike", "INR, own tissues"}
+        assert set(costs) == METHODS | {"(preparation, shared)"}
+        assert images["Tikhonov CG"]["PSNR dB whole"] > images["trilinear"]["PSNR dB whole"]
+        assert tissues["INR"]["Michelson of truth"] > 0
+        assert costs["INR"]["seconds"] > costs["cubic"]["seconds"] > 0
+        assert costs["INR"]["peak MiB"] > 50
+
+
+def test_what_the_model_does_not_know_costs_something(finished):
+    images = {(r["scan"], r["method"]): r["PSNR dB whole"] for r in table(record_in(finished), "Images")}
+    loss = images["nominal", "Tikhonov CG"] - images["perturbed", "Tikhonov CG"]
+    # A wrong pose would cost far more: the header of the perturbed scan must be right.
+    assert 0 < loss < 2
+
+
+def test_picture_is_written(finished):
+    pictures = sorted(path.name for path in (finished / "work").glob("*.png"))
+    assert pictures == ["phantom_snr50_seed1_nominal_4mm.png", "phantom_snr50_seed1_perturbed_4mm.png"]
+
+
+def test_finished_rows_are_taken_up_again(finished, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    for path in (finished / "work").glob("*.json"):
+        kept = json.loads(path.read_text())
+        kept["rows"][0]["PSNR dB whole"] = 99.0
+        (work / path.name).write_text(json.dumps(kept))
+    run(*QUICK, "--out", str(tmp_path))
+    assert table(record_in(tmp_path), "Images")[0]["PSNR dB whole"] == 99.0
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return SimpleNamespace(**{name: importlib.import_module(name) for name in ("brains", "store", "superresolution")})
+
+
+def test_store_keeps_rows_by_key_and_version(benchmarks, tmp_path):
+    store = benchmarks.store.Store(tmp_path / "work", "a")
+    key, rows = {"brain": "b", "seed": 1}, [{"table": "t", "x": 1.5, "ok": True, "none": None}]
+    assert store.load(key) is None
+    store.save(key, rows)
+    assert store.load(dict(reversed(key.items()))) == rows
+    assert store.load({**key, "seed": 2}) is None
+    assert benchmarks.store.Store(store.folder, "b").load(key) is None
+    fresh = benchmarks.store.Store(store.folder, "a", fresh=True)
+    assert fresh.load(key) is None
+    fresh.save(key, [])
+    assert store.load(key) == []
+
+
+def test_version_follows_the_code(benchmarks, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "a.py").write_text("x = 1\n")
+    (tmp_path / "b.py").write_text("")
+    sources = ("package", "b.py")
+    before = benchmarks.store.code_version(sources, tmp_path)
+    assert benchmarks.store.code_version(sources, tmp_path) == before
+    (tmp_path / "package" / "a.py").write_text("x = 2\n")
+    assert benchmarks.store.code_version(sources, tmp_path) != before
+
+
+def test_sources_that_decide_figures_exist(benchmarks):
+    assert all((ROOT / source).exists() for source in benchmarks.superresolution.VERSION_OF)
+
+
+def test_target_that_was_not_measured_is_not_met(benchmarks):
+    targets = benchmarks.superresolution.goals([], [], list(benchmarks.brains.FILES))
+    assert len(targets) == 5 * 5
+    assert not any(entry["met"] for entry in targets)
+    assert {entry["value"] for entry in targets} == {None}
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LIA"])
+def test_window_has_its_margin_and_a_truth_without_interpolation(benchmarks, codes):
+    orientation = nib.orientations.axcodes2ornt(codes)
+    affine = nib.orientations.inv_ornt_aff(orientation, (70, 80, 64))
+    mask = torch.zeros(70, 80, 64, dtype=torch.bool)
+    mask[2:64, 9:71, 5:60] = True
+    grid = Grid((70, 80, 64), affine)
+    acquisition = PRESETS["hyperfine-t1w"].acquisition
+    start, shape = benchmarks.brains._window(grid, mask, acquisition, 1.0)
+    for axis in range(3):
+        at = mask.nonzero()[:, axis]
+        before, after = int(at.min()) - start[axis], start[axis] + shape[axis] - 1 - int(at.max())
+        assert 6 <= before <= 10
+        assert 6 <= after <= 10
+    source = cropped(grid, start, shape)
+    result = covering_grid(plan_scan(source, acquisition).scan_grid, 1.0)
+    corner = to_voxel(source, to_world(result, np.zeros(3)))
+    assert corner == pytest.approx(np.round(corner), abs=1e-9)
+
+
+def test_moved_grid_is_turned_about_its_centre_and_shifted(benchmarks):
+    grid = Grid((11, 12, 5), np.diag([1.6, 1.6, 5.0, 1.0]))
+    turned = benchmarks.brains.moved(grid, degrees=2.0, voxels=0.0)
+    assert turned.origin_mm == pytest.approx(grid.origin_mm)
+    assert turned.spacing_mm == pytest.approx(grid.spacing_mm)
+    angle = np.arccos((np.trace(turned.affine[:3, :3] @ np.linalg.inv(grid.affine[:3, :3])) - 1) / 2)
+    assert np.degrees(angle) == pytest.approx(2.0)
+    shifted = benchmarks.brains.moved(grid, degrees=0.0, voxels=0.5)
+    assert shifted.origin_mm - grid.origin_mm == pytest.approx([0.8, 0.8, 2.5])
