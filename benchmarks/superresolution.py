@@ -162,7 +162,14 @@ def examine(brain: Brain, case: Case, voxel_mm: float, pictures: Path) -> list[R
         *_tissue_rows(case, goal, results, scores, extent),
         _cost_row(case, "(preparation, shared)", cost, None),
         *(_cost_row(case, name, result.cost, result.settled) for name, result in results.items()),
+        *({"table": "Notes", **case.labels(), "note": note} for note in _notes(made.notes, ready.notes)),
     ]
+
+
+def _notes(simulation: Sequence[str], preparation: Sequence[str]) -> Iterator[str]:
+    """Yield what was remarked on this scan; the protocol is that of all."""
+    yield from (f"simulation: {note}" for note in simulation if not note.startswith("protocol:"))
+    yield from (f"preparation: {note}" for note in preparation)
 
 
 def methods(ready: PreparedScan, seed: int) -> dict[str, Result]:
@@ -216,8 +223,9 @@ def _tissue_rows(
 ) -> Iterator[Row]:
     """Yield Dice of each image's own segmentation, beside that of the truth's, and the WM-GM contrast."""
     assert goal.tissues is not None
-    images = {"truth, segmented alike": goal.reference} | {name: result.image for name, result in results.items()}
-    found = {name: segment(image, mask).tissues for name, image in images.items()}
+    # The truth has its own mask: that of a scan is wider, and holds the zeros around the truth.
+    found = {"truth, segmented alike": segment(goal.reference, goal.mask).tissues}
+    found |= {name: segment(result.image, mask).tissues for name, result in results.items()}
     found |= {f"{name}, own tissues": r.tissues for name, r in results.items() if r.tissues is not None}
     for name, tissues in found.items():
         dice = {t: values["dice"] for t, values in score_tissues(goal.tissues, tissues).items()}
