@@ -103,7 +103,9 @@ def background_noise(image: Tensor, mask: Tensor | None = None) -> NoiseEstimate
         return NoiseEstimate(whole, BACKGROUND, air.numel(), message)
     for share in (0.6, 0.4, 0.25):
         quiet = _quiet_part(image, outside & (image <= limit), share)
-        sd, quiet_ratio = _rayleigh(quiet) if quiet.numel() >= 200 else (whole, ratio)
+        if quiet.numel() < 200:
+            break
+        sd, quiet_ratio = _rayleigh(quiet)
         if _is_rayleigh(quiet_ratio, quiet.numel()):
             message = f"noise sd {sd:.4g} from the quietest {share:.0%} of the air, {quiet.numel()} voxels"
             return NoiseEstimate(sd, BACKGROUND, quiet.numel(), message)

@@ -122,7 +122,7 @@ def simulate_ulf(
     if like is None and preset not in PRESETS:
         raise BadInputError(f"no preset '{preset}'; there are {', '.join(PRESETS)}")
     notes: list[str] = []
-    _require_usable(volume)
+    volume = _usable(volume)
     tissues = _tissues(volume, tissues, mask, segmenter, notes)
     chosen = PRESETS[preset] if like is None else _preset_like(like, notes)
     if wm_snr is not None:
@@ -174,6 +174,7 @@ def superresolve(
         BadInputError: a scan that cannot be used, or whose brain cannot be found.
         GridMismatchError: mask or tissues on another grid.
     """
+    scan = _usable(scan)
     ready = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter)
     fitted = fit(
         ready.scan.data,
@@ -224,8 +225,7 @@ def prepare(
             f"the output voxel must lie between 0.2 mm and the scan's largest voxel "
             f"({max(scan.grid.spacing_mm):.3g} mm), got {voxel_mm} mm"
         )
-    _require_usable(scan)
-    scan = Volume(scan.data.float(), scan.grid, scan.meta)
+    scan = _usable(scan)
     notes: list[str] = []
     given = tissues is not None
     segmenter = segmenter or _own_segmenter(scan)
@@ -237,6 +237,8 @@ def prepare(
     relative = Volume(scan.data / scale, scan.grid, scan.meta)
     # A noise-free scan would make the data term infinitely stiff.
     noise_sd = max(noise.sd / scale, 1e-3)
+    if noise.sd / scale < noise_sd:
+        notes.append("noise below a thousandth of WM is taken as that much")
     lattice, output_grid = lattice_for(relative, voxel_mm)
     operator = imaging_operator(lattice, scan.grid, _psf(scan, notes))
     begin = cubic(relative, lattice).data
@@ -285,21 +287,25 @@ def find_brain(volume: Volume) -> tuple[Tensor, str]:
     return found.mask, f"brain mask by {found.method}: {found.message}"
 
 
-def _require_usable(volume: Volume) -> None:
+def _usable(volume: Volume) -> Volume:
+    """Return the image in float32, the precision of all that follows; refuse what shows nothing."""
     if volume.data.is_complex():
         raise BadInputError("this needs a magnitude image, got complex data; take its magnitude first")
-    low, high = float(volume.data.min()), float(volume.data.max())
+    data = volume.data.detach().float()
+    low, high = float(data.min()), float(data.max())
     if high <= max(low, 0.0):
         raise BadInputError(f"the image has nothing to show: its values run from {low:.4g} to {high:.4g}")
+    return Volume(data, volume.grid, volume.meta)
 
 
 def _scarce(prob: Tensor, names: tuple[str, ...]) -> list[str]:
-    """Return a note for each tissue (T, X, Y, Z) that makes up less than 1 % of the brain."""
-    shares = prob.sum((1, 2, 3)) / prob.sum().clamp_min(1e-6)
+    """Return a note for each tissue (T, X, Y, Z) that is the likeliest in less than 1 % of the brain."""
+    labels = prob.argmax(0)[prob.sum(0) > 0.5]
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
     return [
-        f"{name} makes up {100 * float(share):.2g} % of the brain found: do not trust the tissues"
-        for name, share in zip(names, shares, strict=True)
-        if share < 0.01
+        f"{name} makes up {100 * count / len(labels):.2g} % of the brain found: do not trust the tissues"
+        for name, count in zip(names, counts, strict=True)
+        if count < 0.01 * len(labels)
     ]
 
 

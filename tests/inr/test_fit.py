@@ -185,7 +185,7 @@ def test_target_is_found_again_once_at_the_stated_part(case):
         seen.append(image.clone())
         return case.tissues.prob.flip(0)  # CSF and WM change places
 
-    settings = dataclasses.replace(QUICK, n_steps=24, refresh_at=0.25)
+    settings = dataclasses.replace(QUICK, n_steps=24, refresh_at=0.25, tissue_weight=5.0)
     done = run(case, settings, resegment=resegment)
     assert len(seen) == 1
     assert seen[0].shape == case.lattice.shape
@@ -271,11 +271,11 @@ def noise_free(head, voxel_mm, psf, slice_axis="S"):
 
 
 def test_simulate_equals_predict_bit_for_bit_through_a_prepared_fit():
-    """Object voxels of 4 mm, scan of 4 x 4 x 12 mm over the same field of view: the lattice of the fit is the object's."""
-    head = digital_head(grid((45, 45, 45), (4.0, 4.0, 4.0), (8, -4, 12)), seed=3)
-    made = noise_free(head, (4.0, 4.0, 12.0), PSF)
+    """Object voxels of 3 mm, scan of 3 x 3 x 9 mm, one field of view: the lattice of the fit is the object's."""
+    head = digital_head(grid((63, 63, 63), (3.0, 3.0, 3.0), (8, -4, 12)), seed=3)
+    made = noise_free(head, (3.0, 3.0, 9.0), PSF)
     seen = tissues_through(plan_scan(head.grid, made.acquisition), head.tissues)
-    ready = prepare(made.scan, voxel_mm=4.0, tissues=seen)
+    ready = prepare(made.scan, voxel_mm=3.0, tissues=seen)
     assert ready.lattice.matches(head.grid, 1e-9)
     assert "point spread: from the scan's sidecar" in ready.notes
     assert torch.equal(predict(ready.operator, made.truth.data), made.scan.data)
