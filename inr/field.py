@@ -25,10 +25,12 @@ Result = TypeVar("Result")
 class FieldSettings:
     """Shape of the field: feature-grid spacings and the Gabor decoder (`frequency` w and `decay` s of the wavelet).
 
-    Levels with spacings below 1.2 lattice voxels are left out: nodes that are denser than the voxels add nothing.
+    The finest level follows the lattice, `finest_voxels` of its voxels apart: denser nodes add nothing. Of
+    `spacings_mm` those count that are at least 1.4 times coarser.
     """
 
-    spacings_mm: tuple[float, ...] = (8.0, 4.0, 2.0, 1.3)
+    spacings_mm: tuple[float, ...] = (8.0, 4.0, 2.0)
+    finest_voxels: float = 1.3
     n_features: int = 4
     n_hidden: int = 16
     n_layers: int = 1
@@ -37,7 +39,8 @@ class FieldSettings:
 
     def __post_init__(self) -> None:
         sizes = (self.n_features, self.n_hidden, self.n_layers)
-        if not self.spacings_mm or min(*self.spacings_mm, self.frequency) <= 0 or min(sizes) < 1 or self.decay < 0:
+        lengths = (*self.spacings_mm, self.finest_voxels, self.frequency)
+        if min(lengths) <= 0 or min(sizes) < 1 or self.decay < 0:
             raise BadInputError(f"a field needs positive spacings, sizes and frequency and a decay >= 0, got {self}")
 
 
@@ -50,9 +53,9 @@ class GaborField(nn.Module):
     def __init__(self, grid: Grid, settings: FieldSettings, n_outputs: int, generator: torch.Generator) -> None:
         super().__init__()
         self.grid = grid
-        finest = 1.2 * min(grid.spacing_mm)
-        spacings = [s for s in settings.spacings_mm if s >= finest] or [max(settings.spacings_mm)]
-        self.encoding = MultiLevelGrid(grid, spacings, settings.n_features, generator)
+        finest = settings.finest_voxels * min(grid.spacing_mm)
+        spacings = [s for s in settings.spacings_mm if s >= 1.4 * finest]
+        self.encoding = MultiLevelGrid(grid, [*spacings, finest], settings.n_features, generator)
         widths = [sum(self.encoding.widths)] + [settings.n_hidden] * settings.n_layers
         hidden = [
             GaborLayer(a, b, settings.frequency, settings.decay, generator) for a, b in itertools.pairwise(widths)

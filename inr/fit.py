@@ -30,7 +30,7 @@ class FitSettings:
     `tv_weight` (per mm^2) and `tv_smoothing` (per mm) set the total variation; the weight was chosen on the ICBM-152
     template, not on any scan it is tested on, and needs no retuning with the noise, which scales the data term.
     `tissue_weight` multiplies Dice + cross-entropy, counted once a scan voxel. `refresh_at` is the part of the steps
-    after which the target of the tissues is found again, in the image as it is then.
+    after which the image as it is then is segmented; from there the target of the tissues is the mean of both.
     """
 
     field: FieldSettings = field(default_factory=FieldSettings)
@@ -97,7 +97,9 @@ def fit(
         optimiser.zero_grad()
         outputs = evaluate(gabor, slabs).requires_grad_(True)
         if resegment is not None and step == round(settings.refresh_at * settings.n_steps):
-            target = problem.in_order(resegment(problem.image(outputs.detach()).clamp_min(0)))
+            found = problem.in_order(resegment(problem.image(outputs.detach()).clamp_min(0)))
+            # Smoother images give other partial volumes than sharper ones; neither is better, their mean is.
+            target = 0.5 * (problem.anchor + found)
         loss = problem.objective(outputs, target, settings)
         loss.backward()  # type: ignore[no-untyped-call]
         if outputs.grad is None or not bool(torch.isfinite(loss)):
