@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -178,19 +179,27 @@ def residual_noise(image: Tensor, mask: Tensor) -> NoiseEstimate:
 
 
 def estimate_noise(image: Tensor, mask: Tensor, core: Tensor | None = None) -> NoiseEstimate:
-    """Estimate noise from the air outside `mask`, else from residuals in `core` (default: in `mask`).
+    """Estimate noise from the air outside `mask`, else from residuals in `core`.
 
+    Without a core, or where it is too small for the filter, the residuals are those of the whole mask.
     Air that is not distributed as noise is only believed where the residuals are no smaller: ghosts and ringing add to
     the air, anatomy adds to the residuals.
     """
     air = background_noise(image, mask)
     if air is not None and air.plausible:
         return air
-    residual = residual_noise(image, mask if core is None else core)
+    residual = _residual_in(image, mask, core)
     if air is None:
         return replace(residual, message=f"{residual.message} (no usable air)")
     found, other = (air, residual) if air.sd <= residual.sd else (residual, air)
     return replace(found, message=f"{found.message}; not used: {other.message}", plausible=False)
+
+
+def _residual_in(image: Tensor, mask: Tensor, core: Tensor | None) -> NoiseEstimate:
+    if core is not None:
+        with suppress(BadInputError):  # too small for the filter
+            return residual_noise(image, core)
+    return residual_noise(image, mask)
 
 
 def _grown(mask: Tensor, n_voxels: int) -> Tensor:

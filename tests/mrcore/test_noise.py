@@ -151,3 +151,21 @@ def test_residuals_need_room():
     mask[4, 4, 4] = True
     with pytest.raises(BadInputError, match="larger mask"):
         residual_noise(torch.rand((8, 8, 8)), mask)
+
+
+def test_core_without_room_gives_way_to_the_mask(head, scan):
+    core = torch.zeros_like(head.mask)
+    core[32, 32, 32] = True
+    stripped = scan * head.mask
+    found = estimate_noise(stripped, head.mask, core)
+    assert found.sd == estimate_noise(stripped, head.mask).sd > 0
+    assert found.method == RESIDUAL
+
+
+def test_too_little_quiet_air_proves_nothing():
+    """One slice has no blocks of air to choose from: what is not Rayleigh stays implausible."""
+    air = 1 + torch.rand((90, 90, 1), generator=torch.Generator().manual_seed(0))
+    air[40:50, 40:50] = 50.0
+    found = background_noise(air)
+    assert found is not None
+    assert not found.plausible
