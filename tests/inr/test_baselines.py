@@ -50,7 +50,7 @@ def test_cubic_is_sharper_than_trilinear_and_never_negative():
 
 @pytest.mark.parametrize("noise_sd", [0.02, 0.5])
 def test_tikhonov_against_a_dense_solve(noise_sd):
-    source, scan_grid = grid((6, 5, 8), (1.0, 1.2, 0.8)), grid((3, 3, 2), (2.0, 2.0, 3.2))
+    source, scan_grid = grid((6, 5, 8), (1.0, 2.4, 0.8)), grid((3, 3, 2), (2.0, 4.0, 3.2))
     operator = imaging(scan_grid, source=source)
     n = math.prod(source.shape)
     basis = torch.eye(n, dtype=F64).reshape(n, *source.shape)

@@ -11,7 +11,9 @@ from inr.field import CHUNK_POINTS, FieldSettings, GaborField, backpropagate, ev
 from mrcore.errors import BadInputError
 
 LATTICE = grid((11, 9, 8), (1.0, 1.2, 1.5), (4, -3, 7), (15, -10, 25))
-SETTINGS = FieldSettings(spacings_mm=(6.0, 2.5), n_features=3, n_hidden=5, n_layers=2, frequency=3.0, decay=1.0)
+SETTINGS = FieldSettings(
+    spacings_mm=(6.0,), finest_voxels=2.5, n_features=3, n_hidden=5, n_layers=2, frequency=3.0, decay=1.0
+)
 
 
 def lively(settings=SETTINGS, lattice=LATTICE, n_outputs=4, seed=0) -> GaborField:
@@ -122,17 +124,17 @@ def test_field_renders_on_any_other_grid():
     assert torch.allclose(field(positions)[0], expected.float(), atol=1e-4)
 
 
-def test_levels_finer_than_the_voxels_are_left_out():
-    def kept(spacings, voxel_mm):
+def test_finest_level_follows_the_voxels_and_finer_ones_are_left_out():
+    def kept(spacings, voxel_mm, finest=1.3):
         lattice = grid((20, 20, 20), (voxel_mm,) * 3)
-        settings = dataclasses.replace(SETTINGS, spacings_mm=spacings)
+        settings = dataclasses.replace(SETTINGS, spacings_mm=spacings, finest_voxels=finest)
         field = GaborField(lattice, settings, 1, torch.Generator().manual_seed(0))
         return [level.spacing_mm for level in field.encoding.grids()]
 
-    assert kept((8.0, 4.0, 2.0, 1.3), 1.0) == [8.0, 4.0, 2.0, 1.3]
-    assert kept((8.0, 4.0, 2.0, 1.3), 1.1) == [8.0, 4.0, 2.0]
-    assert kept((8.0, 4.0, 2.0, 1.2), 1.0) == [8.0, 4.0, 2.0, 1.2]
-    assert kept((2.0, 3.0), 10.0) == [3.0], "one level stays"
+    assert kept((8.0, 4.0, 2.0), 1.0) == [8.0, 4.0, 2.0, 1.3]
+    assert kept((8.0, 4.0, 2.0), 2.0) == [8.0, 4.0, 2.6]
+    assert kept((8.0, 4.0, 1.8), 1.0) == [8.0, 4.0, 1.3], "1.8 mm is not 1.4 times 1.3 mm"
+    assert kept((), 1.0, 2.0) == [2.0], "one level stays"
 
 
 def test_first_state_follows_the_generator_and_is_near_zero():
@@ -149,7 +151,8 @@ def test_first_state_follows_the_generator_and_is_near_zero():
 def test_every_setting_changes_the_field():
     slabs = slabs_of(torch.ones(LATTICE.shape, dtype=torch.bool))
     changes = {
-        "spacings_mm": (6.0, 3.0),
+        "spacings_mm": (7.0,),
+        "finest_voxels": 2.0,
         "n_features": 2,
         "n_hidden": 6,
         "n_layers": 1,
@@ -166,7 +169,7 @@ def test_every_setting_changes_the_field():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"spacings_mm": ()},
+        {"finest_voxels": 0.0},
         {"spacings_mm": (2.0, 0.0)},
         {"n_features": 0},
         {"n_hidden": 0},

@@ -192,7 +192,8 @@ def test_target_is_found_again_once_at_the_stated_part(case):
     assert not torch.equal(seen[0], done.image), "the image as it was then"
     core = case.mask & (case.tissues.of("WM") > 0.99)
     moved = done.prob[:, core].mean(1) - run(case, settings).prob[:, core].mean(1)
-    assert moved[0] > 0.05
+    # The target moves half of the way: it becomes the mean of both segmentations.
+    assert moved[0] > 0.02
     assert moved[2] < -0.05
 
 
