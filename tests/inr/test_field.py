@@ -182,3 +182,21 @@ def test_every_setting_changes_the_field():
 def test_settings_that_make_no_field(bad):
     with pytest.raises(BadInputError, match="a field needs"):
         FieldSettings(**bad)
+
+
+def test_number_of_threads_changes_no_bit():
+    field, foreground = lively(), some_foreground()
+    gradient = torch.randn(4, int(foreground.sum()), generator=torch.Generator().manual_seed(9))
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            again, slabs = copy.deepcopy(field), slabs_of(foreground, 1)
+            outputs = evaluate(again, slabs)
+            backpropagate(again, slabs, gradient)
+            found.append([outputs, *(p.grad for p in again.parameters())])
+            assert torch.get_num_threads() == n_threads, "the caller keeps its threads"
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -173,7 +173,7 @@ def test_scale_of_the_scan_is_kept(simulated, seen):
 def test_residual_is_white_noise_of_unit_sd_where_the_model_is_right(resolved, seen):
     for where in (seen.mask, ~seen.mask):
         z = resolved.residual_z.data[where]
-        assert z.mean().item() == pytest.approx(0, abs=0.2)
+        assert z.mean().item() == pytest.approx(0, abs=0.3)
         assert 0.85 < z.std().item() < 1.15
 
 
@@ -410,7 +410,8 @@ def test_beats_cubic_on_a_real_brain(shared_data):
     z = done.residual_z.data[mask]
     # The prior takes a few tenths of the noise off what is brighter than the background.
     assert z.mean().item() == pytest.approx(0, abs=0.35)
-    assert 0.8 < z.std().item() < 1.2
+    # A fit takes part of the noise for object.
+    assert 0.65 < z.std().item() < 1.1
     assert not any("do not trust" in note for note in done.notes)
 
 
