@@ -14,7 +14,7 @@ from operators import grid, positions_mm
 from inr.baselines import cubic, tikhonov
 from inr.field import FieldSettings
 from inr.fit import FitSettings, fit
-from inr.loss import data_term, total_variation
+from inr.loss import data_term, dice_cross_entropy, total_variation
 from mrcore.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator, predict
@@ -90,6 +90,20 @@ def test_objective_falls_and_the_solution_says_how_it_ended(fitted):
     assert history[-1] == pytest.approx(min(history), rel=0.01)
     assert fitted.solution.x is fitted.image
     assert "60 steps" in fitted.solution.message
+
+
+def test_history_is_the_objective_per_scan_voxel(case):
+    """Before the first step the field is close to zero: data, variation and tissues are those of the start."""
+    first = run(case, dataclasses.replace(QUICK, n_steps=1)).solution.history[0] * case.scan.numel()
+    start = case.start * case.mask
+    data = data_term(case.operator, start, case.scan, SD).item()
+    variation = total_variation(start, case.lattice.spacing_mm, QUICK.tv_smoothing).item()
+    # The empty rim of the lattice, which only counts by its smoothing, is left out of the fit.
+    tissue = case.tissues.prob[:, case.mask].clamp_min(1e-4)
+    tissue = tissue / tissue.sum(0)
+    tissue = dice_cross_entropy(tissue.clamp_min(0.02).log(), tissue).item()
+    expected = data + QUICK.tv_weight * variation + QUICK.tissue_weight * case.scan.numel() * tissue
+    assert first == pytest.approx(expected, rel=0.05)
 
 
 def test_beats_cubic_on_intensity_and_gradients(case, fitted):
