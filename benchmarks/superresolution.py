@@ -26,13 +26,14 @@ from inr.fit import fit
 from mrcore.metrics import Scores, Target, score_against, score_target, score_tissues
 from mrcore.segment import segment
 from mrcore.volume import TissueMap, Volume
-from mrkit.api import PreparedScan, prepare, simulate_ulf
+from mrkit.api import simulate_ulf
 from mrkit.lattice import inner
 from mrkit.pictures import intensity_picture, mosaic_picture, sections, window_of
+from mrkit.prepare import PreparedScan, prepare
 from ulfsim.presets import PRESETS
 
 VERSION_OF = (
-    *("mrcore", "ulfsim", "inr", "mrkit/api.py", "mrkit/lattice.py", "mrkit/segmenters.py"),
+    *("mrcore", "ulfsim", "inr", "mrkit/api.py", "mrkit/lattice.py", "mrkit/prepare.py", "mrkit/segmenters.py"),
     *("benchmarks/superresolution.py", "benchmarks/brains.py", "benchmarks/results.py"),
 )
 PRESET = "hyperfine-t1w"

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from inr.baselines import cubic, tikhonov
-from inr.fit import FitSettings, Resegment, fit
-from mrcore.acquisition import Acquisition, Psf, from_json, gaussian_psf
-from mrcore.brainmask import is_skull_stripped, require_reliable, stripped_mask, template_brain_mask
-from mrcore.errors import BadInputError, GridMismatchError
-from mrcore.forward import imaging_operator, predict
-from mrcore.grid import Grid
-from mrcore.linop import LinearOp
-from mrcore.noise import NoiseEstimate, estimate_noise, rician_moments
-from mrcore.resample import resample
+from inr.baselines import cubic
+from inr.fit import FitSettings, fit
+from mrcore.acquisition import Acquisition
+from mrcore.brainmask import is_skull_stripped
+from mrcore.errors import BadInputError
+from mrcore.forward import predict
+from mrcore.noise import rician_moments
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
-from mrcore.volume import TissueMap, Volume, require_same_grid
-from mrkit.lattice import foreground_of, inner, lattice_for, touches_edge
-from mrkit.segmenters import segmenter_named, weighting_of
-from mrkit.template import load_template
+from mrcore.volume import TissueMap, Volume
+from mrkit.lattice import inner, touches_edge
+from mrkit.prepare import find_tissues, prepare, usable, weighting
 from ulfsim.calibrate import Calibration
-from ulfsim.measure import measure, tissue_cores
+from ulfsim.measure import measure
 from ulfsim.plan import with_margin
 from ulfsim.presets import PRESETS, Preset, preset_like, with_wm_snr
 from ulfsim.simulate import calibrated_simulation
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +59,6 @@ class SuperResolved:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedScan:
-    """A scan ready for a fit: intensities relative to `scale`, lattice, operator, start, foreground, tissues.
-
-    Every method that is compared starts from these.
-    """
-
-    scan: Volume
-    scale: float
-    noise: NoiseEstimate
-    lattice: Grid
-    output_grid: Grid
-    operator: LinearOp
-    start: Tensor
-    foreground: Tensor
-    tissues: TissueMap
-    resegment: Resegment | None
-    notes: tuple[str, ...]
-
-    @property
-    def noise_sd(self) -> float:
-        """Noise per real channel, relative to `scale`."""
-        return self.noise.sd / self.scale
-
-
 def simulate_ulf(
     volume: Volume,
     *,
@@ -122,8 +89,8 @@ def simulate_ulf(
     if like is None and preset not in PRESETS:
         raise BadInputError(f"no preset '{preset}'; there are {', '.join(PRESETS)}")
     notes: list[str] = []
-    volume = _usable(volume)
-    tissues = _tissues(volume, tissues, mask, segmenter, notes)
+    volume = usable(volume)
+    tissues = find_tissues(volume, tissues, mask, segmenter, notes)
     chosen = PRESETS[preset] if like is None else _preset_like(like, notes)
     if wm_snr is not None:
         chosen = with_wm_snr(chosen, wm_snr)
@@ -174,7 +141,7 @@ def superresolve(
         BadInputError: a scan that cannot be used, or whose brain cannot be found.
         GridMismatchError: mask or tissues on another grid.
     """
-    scan = _usable(scan)
+    scan = usable(scan)
     ready = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter)
     fitted = fit(
         ready.scan.data,
@@ -208,96 +175,6 @@ def superresolve(
     )
 
 
-def prepare(
-    scan: Volume,
-    *,
-    voxel_mm: float = 1.0,
-    mask: Tensor | None = None,
-    tissues: TissueMap | None = None,
-    segmenter: Segmenter | None = None,
-) -> PreparedScan:
-    """Do all that precedes a fit: brain, tissues, noise, lattice, operator and a Tikhonov start.
-
-    Arguments and errors are those of `superresolve`.
-    """
-    if not 0.2 <= voxel_mm <= max(scan.grid.spacing_mm):
-        raise BadInputError(
-            f"the output voxel must lie between 0.2 mm and the scan's largest voxel "
-            f"({max(scan.grid.spacing_mm):.3g} mm), got {voxel_mm} mm"
-        )
-    scan = _usable(scan)
-    notes: list[str] = []
-    given = tissues is not None
-    segmenter = segmenter or _own_segmenter(scan)
-    seen = _tissues(scan, tissues, mask, segmenter, notes)
-    cores, _ = tissue_cores(seen)
-    noise = estimate_noise(scan.data, seen.mask, cores[seen.names.index("WM")])
-    notes.append(noise.message)
-    scale = max(float(scan.data[core].mean()) for core, name in zip(cores, seen.names, strict=True) if name != "CSF")
-    relative = Volume(scan.data / scale, scan.grid, scan.meta)
-    # A noise-free scan would make the data term infinitely stiff.
-    noise_sd = max(noise.sd / scale, 1e-3)
-    if noise.sd / scale < noise_sd:
-        notes.append("noise below a thousandth of WM is taken as that much")
-    lattice, output_grid = lattice_for(relative, voxel_mm)
-    operator = imaging_operator(lattice, scan.grid, _psf(scan, notes))
-    begin = cubic(relative, lattice).data
-    on_fine = _on_lattice(seen, lattice)
-    foreground = foreground_of(begin, on_fine.mask, noise_sd, lattice)
-    start = tikhonov(operator, relative.data, noise_sd, begin, lattice.spacing_mm).x.clamp_min(0)
-
-    def resegment(image: Tensor) -> Tensor:
-        return segmenter(Volume(image, lattice), on_fine.mask).tissues.prob
-
-    # Tissues are finer where the Tikhonov image is segmented than where those of the thick slices are interpolated.
-    first = on_fine if given else TissueMap(resegment(start), seen.names, lattice)
-    return PreparedScan(
-        relative,
-        scale,
-        replace(noise, sd=noise_sd * scale),
-        lattice,
-        output_grid,
-        operator,
-        start,
-        foreground,
-        first,
-        None if given else resegment,
-        tuple(notes),
-    )
-
-
-def _on_lattice(tissues: TissueMap, lattice: Grid) -> TissueMap:
-    """Interpolate tissue maps linearly; they sum to one inside the mask."""
-    prob = torch.stack([resample(Volume(p, tissues.grid), lattice, order=1).data for p in tissues.prob])
-    total = prob.sum(0)
-    return TissueMap(torch.where(total > 0.5, prob / total.clamp_min(1e-6), 0.0), tissues.names, lattice)
-
-
-def find_brain(volume: Volume) -> tuple[Tensor, str]:
-    """Return a brain mask (bool, X, Y, Z) and how it was found: stripped images as they are, heads by the template.
-
-    Raises:
-        BadInputError: a head on which the template does not fit.
-        MissingExtraError: a head, without nilearn's template.
-    """
-    if is_skull_stripped(volume):
-        return stripped_mask(volume), "the image is skull-stripped: its own outline is the brain mask"
-    template = load_template()
-    found = require_reliable(template_brain_mask(volume, template.t1, Volume(template.mask.float(), template.t1.grid)))
-    return found.mask, f"brain mask by {found.method}: {found.message}"
-
-
-def _usable(volume: Volume) -> Volume:
-    """Return the image in float32, the precision of all that follows; refuse what shows nothing."""
-    if volume.data.is_complex():
-        raise BadInputError("this needs a magnitude image, got complex data; take its magnitude first")
-    data = volume.data.detach().float()
-    low, high = float(data.min()), float(data.max())
-    if high <= max(low, 0.0):
-        raise BadInputError(f"the image has nothing to show: its values run from {low:.4g} to {high:.4g}")
-    return Volume(data, volume.grid, volume.meta)
-
-
 def _scarce(prob: Tensor, names: tuple[str, ...]) -> list[str]:
     """Return a note for each tissue (T, X, Y, Z) that is the likeliest in less than 1 % of the brain."""
     labels = prob.argmax(0)[prob.sum(0) > 0.5]
@@ -309,51 +186,8 @@ def _scarce(prob: Tensor, names: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _tissues(
-    volume: Volume, tissues: TissueMap | None, mask: Tensor | None, segmenter: Segmenter | None, notes: list[str]
-) -> TissueMap:
-    if tissues is not None:
-        require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
-        if "WM" not in tissues.names:
-            raise BadInputError(f"tissue maps need one named 'WM', got {', '.join(tissues.names)}")
-        if mask is None:
-            notes.append("tissues: given maps")
-            return tissues
-        if mask.dtype != torch.bool or mask.shape != volume.data.shape:
-            raise GridMismatchError(
-                f"the mask must be boolean of shape {volume.grid.shape}, got {mask.dtype} {tuple(mask.shape)}"
-            )
-        notes.append("tissues: given maps, inside the given mask")
-        return TissueMap(tissues.prob * mask, tissues.names, tissues.grid)
-    if mask is None:
-        mask, how = find_brain(volume)
-        notes.append(how)
-    logger.info("segmenting tissues")
-    found = (segmenter or _own_segmenter(volume))(volume, mask)
-    notes.append(f"tissues: {found.method}; {found.message}")
-    return found.tissues
-
-
-def _own_segmenter(volume: Volume) -> Segmenter:
-    return segmenter_named("mrkit", _weighting(volume))
-
-
-def _weighting(volume: Volume) -> str:
-    return weighting_of(volume, Path(str(volume.meta.get("SourceFile", ""))).name.split(".")[0])
-
-
 def _preset_like(like: Volume, notes: list[str]) -> Preset:
-    tissues = _tissues(like, None, None, None, notes)
+    tissues = find_tissues(like, None, None, None, notes)
     stats = measure(like, tissues)
     notes += [f"reference scan: {note}" for note in stats.notes]
-    return preset_like(like, stats, _weighting(like))
-
-
-def _psf(scan: Volume, notes: list[str]) -> Psf:
-    if "Acquisition" in scan.meta:
-        acquisition = from_json(scan.meta)
-        if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
-            notes.append("point spread: from the scan's sidecar")
-            return acquisition.psf
-    notes.append("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis")
-    return gaussian_psf(scan.grid.spacing_mm)
+    return preset_like(like, stats, weighting(like))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+MASKERS = ("template", "deepbet")
 SEGMENTERS = ("mrkit", "fast", "atropos", "dipy")
 WEIGHTINGS = ("T1w", "T2w", "FLAIR")
 _SEGMENTER_HELP = (
@@ -49,7 +50,14 @@ def add_brain(parser: argparse.ArgumentParser, image: str) -> None:
         type=Path,
         metavar="FILE",
         help=f"brain mask on the grid of {image}; without it skull-stripped images are recognised, and the brain of "
-        "others is found by registration of a template (needs mrkit[demo])",
+        "others is found by --masker",
+    )
+    group.add_argument(
+        "--masker",
+        choices=MASKERS,
+        default=MASKERS[0],
+        help="what finds the brain of a head: template (registration, needs mrkit[demo], the default) or deepbet (a "
+        "network for T1w heads, needs mrkit[deepbet])",
     )
     group.add_argument(
         "--tissues",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,11 @@ from mrcore.sidecar import finite
 from mrcore.volume import TissueMap, Volume
 from mrkit.api import SimulatedScan, SuperResolved, simulate_ulf, superresolve
 from mrkit.outputs import Target, check_targets, in_space_of, write_image, write_page, write_tissues
-from mrkit.report import InputFile, build_report
+from mrkit.pictures import mosaic_picture
+from mrkit.progress import stages
+from mrkit.report import InputFile, Report, build_report
 from mrkit.report_pages import NamedImage, Record, installed_versions, superresolve_report
 from mrkit.template import load_template
-
-logger = logging.getLogger(__name__)
 
 FIELD_OF_VIEW_MM: Shape3 = (176, 224, 200)
 """Whole voxels of the scan (1.6 x 1.6 x 5 mm) and of the result (1 and 2 mm), close to those of real exports."""
@@ -42,22 +41,27 @@ def run_demo(out: Path, *, seed: int = 1, quick: bool = False, force: bool = Fal
         MissingExtraError: nilearn, which carries the template, is not installed.
     """
     target = Target(out, "demo")
-    page, table = out / "report.html", out / "metrics.json"
+    page, table, overview = out / "report.html", out / "metrics.json", out / "overview.png"
     names = ("truth", "ulf", "cubic", "sr", "residualz")
-    check_targets([*map(target.image, names), *target.tissues("sr")], [page, table], [], force=force)
+    check_targets([*map(target.image, names), *target.tissues("sr")], [page, table, overview], [], force=force)
     voxel_mm = 2.0 if quick else 1.0
-    brain = template_in_scanner(voxel_mm)
-    logger.info("simulating")
-    simulated = simulate_ulf(brain, preset="hyperfine-t1w", seed=seed)
-    logger.info("super-resolving")
-    result = superresolve(simulated.scan, voxel_mm=voxel_mm, seed=seed)
-    scored = _score(simulated, result)
-    record = _record(brain, simulated, result, seed, voxel_mm)
-    html = _page(simulated.scan, scored, result, record)
-    _write(target, brain, simulated, result, scored, record, force=force)
-    with atomic_write(table, force=force) as temporary:
-        temporary.write_text(json.dumps(finite(_metrics(scored)), indent=2, sort_keys=True) + "\n")
-    return write_page(html, page, force=force)
+    with stages(4) as begin:
+        begin("simulating a 64 mT scan of the template")
+        brain = template_in_scanner(voxel_mm)
+        simulated = simulate_ulf(brain, preset="hyperfine-t1w", seed=seed)
+        begin("super-resolving it")
+        result = superresolve(simulated.scan, voxel_mm=voxel_mm, seed=seed)
+        begin("scoring against the truth")
+        scored = _score(simulated, result)
+        record = _record(brain, simulated, result, seed, voxel_mm)
+        begin("writing images and report")
+        report = _page(simulated.scan, scored, result, record)
+        _write(target, brain, simulated, result, scored, record, force=force)
+        with atomic_write(table, force=force) as temporary:
+            temporary.write_text(json.dumps(finite(_metrics(scored)), indent=2, sort_keys=True) + "\n")
+        with atomic_write(overview, force=force) as temporary:
+            temporary.write_bytes(_overview(report))
+        return write_page(build_report(report), page, force=force)
 
 
 def template_in_scanner(voxel_mm: float) -> Volume:
@@ -106,15 +110,18 @@ def _record(brain: Volume, simulated: SimulatedScan, result: SuperResolved, seed
     return Record(
         seed=seed,
         segmenter="mrkit",
-        notes=(*simulated.notes, *result.notes),
+        notes=(
+            *(f"simulation: {note}" for note in simulated.notes),
+            *(f"super-resolution: {note}" for note in result.notes),
+        ),
         inputs=(source,),
         parameters=parameters,
         versions=installed_versions(),
     )
 
 
-def _page(scan: Volume, scored: _Scored, result: SuperResolved, record: Record) -> str:
-    report = superresolve_report(
+def _page(scan: Volume, scored: _Scored, result: SuperResolved, record: Record) -> Report:
+    return superresolve_report(
         scan=scan,
         cubic=result.cubic,
         images=[NamedImage("INR", result.image)],
@@ -128,7 +135,12 @@ def _page(scan: Volume, scored: _Scored, result: SuperResolved, record: Record) 
         fit=result.solution,
         title="mrkit demo: a simulated 64 mT scan and its super-resolution",
     )
-    return build_report(report)
+
+
+def _overview(report: Report) -> bytes:
+    """Return one PNG: truth, scan, cubic and result side by side, one row per plane."""
+    shown = [figure.pictures for figure in report.figures[:4]]
+    return mosaic_picture(list(zip(*shown, strict=True))[:2])
 
 
 def _metrics(scored: _Scored) -> dict[str, object]:

@@ -89,14 +89,11 @@ def _provenance(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Pr
         **protocol,
         "WmSnr": job.wm_snr,
         "Weighting": subject.weighting,
-        "Segmenter": _segmenter(job),
+        "Segmenter": job.common.segmenter_used,
+        "Mask": job.common.mask_used,
         **tissues,
     }
     return Provenance(job.files, job.common.seed, parameters, result.notes)
-
-
-def _segmenter(job: SimulateJob) -> str:
-    return "given tissue maps" if job.common.tissues else job.common.segmenter
 
 
 def _calibration(result: SimulatedScan) -> dict[str, object]:
@@ -126,7 +123,7 @@ def _page(job: SimulateJob, subject: Subject, result: SimulatedScan) -> str:
     provenance = _provenance(job, subject, result)
     record = Record(
         seed=job.common.seed,
-        segmenter=_segmenter(job),
+        segmenter=job.common.segmenter_used,
         notes=result.notes,
         inputs=input_files(job.files),
         parameters=provenance.parameters,

@@ -89,21 +89,18 @@ def _provenance(job: SuperresolveJob, subject: Subject, result: SuperResolved) -
     parameters: dict[str, object] = {
         "VoxelMm": job.voxel_mm,
         "Weighting": subject.weighting,
-        "Segmenter": _segmenter(job),
+        "Segmenter": job.common.segmenter_used,
+        "Mask": job.common.mask_used,
         "Fit": asdict(job.fit),
     }
     return Provenance(job.common.files, job.common.seed, parameters, result.notes)
-
-
-def _segmenter(job: SuperresolveJob) -> str:
-    return "given tissue maps" if job.common.tissues else job.common.segmenter
 
 
 def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> str:
     provenance = _provenance(job, subject, result)
     record = Record(
         seed=job.common.seed,
-        segmenter=_segmenter(job),
+        segmenter=job.common.segmenter_used,
         notes=result.notes,
         inputs=input_files(job.common.files),
         parameters=provenance.parameters,

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mrcore.brainmask import is_skull_stripped, require_reliable
+from mrcore.brainmask_backends import deepbet_brain_mask
 from mrcore.io import load_mask, load_tissues, load_volume
 from mrcore.segment import Segmenter
 from mrcore.sidecar import file_sha256, stem
@@ -26,6 +28,7 @@ class Job:
         image: the scan to work on.
         out: folder of the results.
         mask: brain mask; None to find the brain.
+        masker: what finds the brain of a head, `template` or `deepbet`.
         tissues: one label map or three probability maps; empty to segment.
         segmenter: name of what segments.
         weighting: contrast of the image (T1w, T2w, FLAIR); None to tell it from sidecar or name.
@@ -37,6 +40,7 @@ class Job:
     image: Path
     out: Path
     mask: Path | None = None
+    masker: str = "template"
     tissues: tuple[Path, ...] = ()
     segmenter: str = "mrkit"
     weighting: str | None = None
@@ -56,6 +60,16 @@ class Job:
         tissues = {f"tissues {n}" if several else "tissues": path for n, path in enumerate(self.tissues, start=1)}
         return {"image": self.image, **({"mask": self.mask} if self.mask else {}), **tissues}
 
+    @property
+    def segmenter_used(self) -> str:
+        """What the tissues come from, for sidecars and reports."""
+        return "given tissue maps" if self.tissues else self.segmenter
+
+    @property
+    def mask_used(self) -> str:
+        """What the brain mask comes from, where the image is not skull-stripped."""
+        return "given mask" if self.mask else "given tissue maps" if self.tissues else self.masker
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -74,6 +88,7 @@ def job_of(arguments: argparse.Namespace) -> Job:
         image=arguments.image,
         out=arguments.out,
         mask=arguments.mask,
+        masker=arguments.masker,
         tissues=tuple(arguments.tissues or ()),
         segmenter=arguments.segmenter,
         weighting=arguments.weighting,
@@ -89,11 +104,13 @@ def read_subject(job: Job) -> Subject:
     Raises:
         BadInputError: a file that cannot be used.
         GridMismatchError: mask or tissues on another grid than the image.
-        MissingExtraError: the segmenter is not installed.
+        MissingExtraError: the segmenter or the masker is not installed.
     """
     volume = load_volume(job.image)
     mask = load_mask(job.mask, volume.grid) if job.mask else None
     tissues = load_tissues(job.tissues) if job.tissues else None
+    if mask is None and tissues is None and job.masker == "deepbet" and not is_skull_stripped(volume):
+        mask = require_reliable(deepbet_brain_mask(volume)).mask
     if tissues is not None:
         require_same_grid(volume.grid, tissues.grid, f"the image {job.image} and its tissue maps")
     weighting = job.weighting or weighting_of(volume, job.image.name)

@@ -24,7 +24,7 @@ from mrcore.metrics import gradient_error, psnr
 from mrcore.noise import add_noise, seeded
 from mrcore.phantom import digital_head, head_grid
 from mrcore.volume import TISSUES, TissueMap, Volume
-from mrkit.api import prepare
+from mrkit.prepare import prepare
 from ulfsim.plan import plan_scan, tissues_through
 from ulfsim.simulate import simulate
 

@@ -20,7 +20,8 @@ from mrcore.phantom import digital_head, head_grid
 from mrcore.resample import resample
 from mrcore.segment import Segmentation
 from mrcore.volume import TISSUES, TissueMap, Volume
-from mrkit.api import prepare, simulate_ulf, superresolve
+from mrkit.api import simulate_ulf, superresolve
+from mrkit.prepare import prepare
 from ulfsim.plan import plan_scan, tissues_through
 
 FEW = FitSettings(field=FieldSettings(spacings_mm=(20.0, 10.0)), n_steps=3)
@@ -221,7 +222,7 @@ def test_segmenter_that_is_given_is_used(simulated, seen):
         return Segmentation(tissues, ones, ones, torch.ones(mask.shape), "mine", True, 1, (0.0,), "by a rule")
 
     done = superresolve(simulated.scan, voxel_mm=5.0, mask=seen.mask, segmenter=mine, settings=FEW)
-    assert "tissues: mine; by a rule" in done.notes
+    assert "tissues: mine, by a rule" in done.notes
     # The scan, then the Tikhonov image, then the image in the middle of the fit.
     assert [c.matches(simulated.scan.grid) for c in calls] == [True, False, False]
 
