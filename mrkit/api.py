@@ -187,7 +187,8 @@ def _scarce(prob: Tensor, names: tuple[str, ...]) -> list[str]:
 
 
 def _preset_like(like: Volume, notes: list[str]) -> Preset:
-    tissues = find_tissues(like, None, None, None, notes)
+    found: list[str] = []
+    tissues = find_tissues(like, None, None, None, found)
     stats = measure(like, tissues)
-    notes += [f"reference scan: {note}" for note in stats.notes]
+    notes += [f"reference scan: {note}" for note in (*found, *stats.notes)]
     return preset_like(like, stats, weighting(like))
