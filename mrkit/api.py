@@ -19,6 +19,7 @@ from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
 from mrkit.lattice import inner, touches_edge
 from mrkit.prepare import find_tissues, prepare, usable, weighting
+from mrkit.progress import stages
 from ulfsim.calibrate import Calibration
 from ulfsim.measure import measure
 from ulfsim.plan import with_margin
@@ -90,18 +91,23 @@ def simulate_ulf(
         raise BadInputError(f"no preset '{preset}'; there are {', '.join(PRESETS)}")
     notes: list[str] = []
     volume = usable(volume)
-    tissues = find_tissues(volume, tissues, mask, segmenter, notes)
-    chosen = PRESETS[preset] if like is None else _preset_like(like, notes)
-    if wm_snr is not None:
-        chosen = with_wm_snr(chosen, wm_snr)
-    source, seen = volume, tissues
-    margin_mm = max(chosen.acquisition.voxel_mm)
-    if touches_edge(volume, margin_mm):
-        # The lattice is one period of the operator: what lies at one edge would be blurred into the opposite one.
-        source, seen = with_margin(volume, tissues, margin_mm)
-        notes.append(f"the object reaches the edge of its field of view: {margin_mm:g} mm of zeros were put around it")
-    calibration, made = calibrated_simulation(source, seen, chosen, seed)
-    notes += [*made.notes, *calibration.warnings, f"protocol: {chosen.source}"]
+    with stages(2) as begin:
+        begin("finding brain and tissues")
+        tissues = find_tissues(volume, tissues, mask, segmenter, notes)
+        chosen = PRESETS[preset] if like is None else _preset_like(like, notes)
+        begin("calibrating and simulating")
+        if wm_snr is not None:
+            chosen = with_wm_snr(chosen, wm_snr)
+        source, seen = volume, tissues
+        margin_mm = max(chosen.acquisition.voxel_mm)
+        if touches_edge(volume, margin_mm):
+            # The lattice is one period of the operator: what lies at one edge would be blurred into the opposite one.
+            source, seen = with_margin(volume, tissues, margin_mm)
+            notes.append(
+                f"the object reaches the edge of its field of view: {margin_mm:g} mm of zeros were put around it"
+            )
+        calibration, made = calibrated_simulation(source, seen, chosen, seed)
+        notes += [*made.notes, *calibration.warnings, f"protocol: {chosen.source}"]
     # A brain over noisy air cannot be told from a head by its looks.
     scan = Volume(made.scan.data, made.scan.grid, {**made.scan.meta, "SkullStripped": is_skull_stripped(volume)})
     return SimulatedScan(
