@@ -51,11 +51,6 @@ def rician_nll(predicted: Tensor, measured: Tensor, sd: float) -> Tensor:
     return 0.5 * (measured - predicted) ** 2 / sd**2 - torch.log(torch.special.i0e(z))
 
 
-def debias(mean_magnitude: Tensor, sd: float) -> Tensor:
-    """Return A from the root mean square or mean of a Rician magnitude: sqrt(max(M^2 - 2 sd^2, 0)); for M^2 means."""
-    return (mean_magnitude**2 - 2 * sd**2).clamp_min(0).sqrt()
-
-
 @dataclass(frozen=True)
 class NoiseEstimate:
     """Estimated noise `sd` per real channel, the `method` used, voxels it rests on, and a `message` for reports.

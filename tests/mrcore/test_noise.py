@@ -13,7 +13,6 @@ from mrcore.noise import (
     RESIDUAL,
     add_noise,
     background_noise,
-    debias,
     estimate_noise,
     residual_noise,
     rician_nll,
@@ -83,12 +82,6 @@ def test_likelihood_is_that_of_the_rice_distribution():
     constant = exact - rician_nll(predicted, measured, sd).numpy()
     # What was left out depends on the measurement alone: log(sd^2 / m).
     assert np.allclose(constant, np.log(sd**2 / measured.numpy()))
-
-
-def test_debias_inverts_the_second_moment():
-    root_mean_square = torch.tensor([9.0 + 2 * 4.0]).sqrt()
-    assert float(debias(root_mean_square, 2.0)) == pytest.approx(3.0)
-    assert float(debias(torch.tensor([1.0]), 2.0)) == 0.0
 
 
 def test_air_gives_the_noise_with_and_without_a_mask(head, scan):
