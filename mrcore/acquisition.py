@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any, cast
 
 from mrcore.errors import BadInputError
@@ -19,15 +20,33 @@ class AxisPsf:
         gaussian_fwhm_mm: full width at half maximum of a Gaussian blur; 0 for none.
         box_mm: width of a rectangular slice profile; 0 for none.
         truncate: keep only |k| <= 1 / (2 voxel), as a scan of that matrix size does (Gibbs ringing included).
+        taper: part of the band, 0 to 1, over which a raised cosine (Tukey window) falls to 0 at its edge; 0 for no
+            window, 1 for Hann's. Needs `truncate`.
+        decay_at_edge: T2 decay along a centre-out echo train: the signal at |k| = 1 / (2 voxel) is
+            exp(-decay_at_edge) of that at k = 0; `fse_decay` computes it. 0 for none.
+
+    Raises:
+        BadInputError: a width or a decay that is negative or not finite, a taper outside 0 to 1, or one without
+            truncation.
     """
 
     gaussian_fwhm_mm: float = 0.0
     box_mm: float = 0.0
     truncate: bool = True
+    taper: float = 0.0
+    decay_at_edge: float = 0.0
 
     def __post_init__(self) -> None:
         if not all(0 <= width < math.inf for width in (self.gaussian_fwhm_mm, self.box_mm)):
             raise BadInputError(f"widths of a point spread are in mm, finite and not negative, got {self}")
+        if not 0 <= self.taper <= 1:
+            raise BadInputError(f"taper is a part of the band between 0 and 1, got {self.taper}")
+        if self.taper > 0 and not self.truncate:
+            raise BadInputError("a taper ends at the edge of a truncated band; set truncate=True or taper=0")
+        if not 0 <= self.decay_at_edge < math.inf:
+            raise BadInputError(
+                f"decay_at_edge is train time over T2, finite and not negative, got {self.decay_at_edge}"
+            )
 
 
 Psf = tuple[AxisPsf, AxisPsf, AxisPsf]
@@ -37,6 +56,24 @@ DELTA_PSF: Psf = (AxisPsf(truncate=False),) * 3
 def gaussian_psf(voxel_mm: Triple, fwhm_voxels: float = 1.0) -> Psf:
     """Return the default scan PSF: k-space truncation and a Gaussian of `fwhm_voxels` voxels on every axis."""
     return cast("Psf", tuple(AxisPsf(gaussian_fwhm_mm=fwhm_voxels * v) for v in voxel_mm))
+
+
+def fse_decay(train_s: float, t2_s: float) -> float:
+    """Return `decay_at_edge` of the phase-encoding axis of a fast spin echo that acquires k-space from the centre out.
+
+    `train_s` is the time from the echo at k = 0 to that at the edge of the band, `t2_s` the T2 of the tissue. Both
+    halves of k-space are taken to decay alike and linearly in time, which keeps the image real. In a linear ordering
+    the echoes decay from one edge of k-space to the other: its centre is lowered by a constant, which belongs to the
+    contrast, and the rest, exp(-a k), makes the image complex; that is left out.
+
+    Raises:
+        BadInputError: a train that is negative or not finite, a T2 that is not positive.
+    """
+    if not 0 <= train_s < math.inf:
+        raise BadInputError(f"train_s is in seconds, finite and not negative, got {train_s}")
+    if not t2_s > 0:
+        raise BadInputError(f"t2_s is in seconds and positive, got {t2_s}")
+    return train_s / t2_s
 
 
 @dataclass(frozen=True)
@@ -70,13 +107,24 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """One scan: field, sequence, nominal voxel and PSF along the scan's voxel axes, noise sd per real channel.
+    """One scan: field, sequence, nominal voxel and PSF along the scan's voxel axes, noise, orientation.
 
-    `noise_sd` is in units of the object image that is scanned. `slice_axis` is the world axis (`R`, `A` or `S`)
-    that is nearest to the last, usually longest, voxel axis: `S` is an axial scan.
+    Attributes:
+        field_t: main field, 0.001 to 20 T.
+        voxel_mm: nominal voxel size along the scan's voxel axes, 0.05 to 50 mm.
+        sequence: the pulse sequence.
+        noise_sd: noise per real channel, in units of the object image that is scanned.
+        psf: point spread along each voxel axis of the scan.
+        slice_axis: world axis (`R`, `A` or `S`) nearest to the last, usually longest, voxel axis before the tilt:
+            `S` is an axial scan.
+        tilt_deg: right-handed turns of the scan's axes about the world's R, then A, then S, all three fixed in the
+            world (extrinsic) and through the centre of the field of view; -180 to 180 degrees each.
+        noise_fwhm_mm: colour of the noise: full width at half maximum, along each voxel axis of the scan, of the
+            Gaussian that white noise was filtered with; 0 for white.
+        n_channels: receive channels, combined by root sum of squares.
 
     Raises:
-        BadInputError: a field, voxel size, noise, PSF or slice axis outside its range.
+        BadInputError: a value outside its range.
     """
 
     field_t: float
@@ -85,14 +133,22 @@ class Acquisition:
     noise_sd: float = 0.0
     psf: Psf = field(default=DELTA_PSF)
     slice_axis: str = "S"
+    tilt_deg: Triple = (0.0, 0.0, 0.0)
+    noise_fwhm_mm: Triple = (0.0, 0.0, 0.0)
+    n_channels: int = 1
 
     def __post_init__(self) -> None:
         if not 0.001 <= self.field_t <= 20:
             raise BadInputError(f"field_t is in tesla and between 0.001 and 20, got {self.field_t}")
         if len(self.voxel_mm) != 3 or not all(0.05 <= v <= 50 for v in self.voxel_mm):
             raise BadInputError(f"voxel_mm needs three sizes between 0.05 and 50 mm, got {self.voxel_mm}")
+        if len(self.tilt_deg) != 3 or not all(-180 <= angle <= 180 for angle in self.tilt_deg):
+            raise BadInputError(f"tilt_deg needs three angles between -180 and 180 degrees, got {self.tilt_deg}")
+        if len(self.noise_fwhm_mm) != 3 or not all(0 <= width < math.inf for width in self.noise_fwhm_mm):
+            raise BadInputError(f"noise_fwhm_mm needs three widths in mm, not negative, got {self.noise_fwhm_mm}")
         # Plain floats, whatever came from an array or a list: what JSON gives back is then equal.
-        object.__setattr__(self, "voxel_mm", tuple(float(v) for v in self.voxel_mm))
+        for name in ("voxel_mm", "tilt_deg", "noise_fwhm_mm"):
+            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
         if not 0 <= self.noise_sd < math.inf:
             raise BadInputError(f"noise_sd must be finite and not negative, got {self.noise_sd}")
         if len(self.psf) != 3 or not all(isinstance(axis, AxisPsf) for axis in self.psf):
@@ -100,6 +156,9 @@ class Acquisition:
         object.__setattr__(self, "psf", tuple(self.psf))
         if self.slice_axis not in ("R", "A", "S"):
             raise BadInputError(f"slice_axis must be R, A or S, got '{self.slice_axis}'")
+        if not isinstance(self.n_channels, Integral) or self.n_channels < 1:
+            raise BadInputError(f"n_channels is a whole number and at least 1, got {self.n_channels}")
+        object.__setattr__(self, "n_channels", int(self.n_channels))
 
 
 def to_json(acquisition: Acquisition) -> dict[str, Any]:
@@ -117,7 +176,7 @@ def to_json(acquisition: Acquisition) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Acquisition:
-    """Read what `to_json` wrote, exactly.
+    """Read what `to_json` wrote, exactly; what an older version did not write takes its default.
 
     Raises:
         BadInputError: the block `Acquisition` is missing or lacks a field.

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from mrcore.acquisition import Acquisition, AxisPsf, Sequence, from_json, gaussian_psf, to_json
+from mrcore.acquisition import Acquisition, AxisPsf, Sequence, from_json, fse_decay, gaussian_psf, to_json
 from mrcore.errors import BadInputError
 
 FULL = Acquisition(
@@ -15,8 +15,11 @@ FULL = Acquisition(
     voxel_mm=(1.6, 1.7, 5.123456789012345),
     sequence=Sequence("FLAIR", tr_s=3.5, te_s=0.1623, ti_s=1.301, flip_deg=89.5, echo_train_length=68),
     noise_sd=math.pi,
-    psf=(AxisPsf(1.1, 2.2, False), AxisPsf(0.1 + 0.2), AxisPsf(box_mm=5.0)),
+    psf=(AxisPsf(1.1, 2.2, False, decay_at_edge=0.7), AxisPsf(0.1 + 0.2, taper=1 / 3), AxisPsf(box_mm=5.0)),
     slice_axis="A",
+    tilt_deg=(10.1, -1 / 3, 180.0),
+    noise_fwhm_mm=(0.0, 2.2, 0.1 + 0.2),
+    n_channels=8,
 )
 OTHERS = {
     "field_t": 0.055,
@@ -25,6 +28,9 @@ OTHERS = {
     "noise_sd": 3.0,
     "psf": gaussian_psf((1.6, 1.7, 5.0), 0.9),
     "slice_axis": "R",
+    "tilt_deg": (10.1, 0.0, 180.0),
+    "noise_fwhm_mm": (0.0, 2.2, 0.3),
+    "n_channels": 4,
 }
 
 
@@ -44,6 +50,28 @@ def test_every_field_is_kept():
     for f in fields(Sequence):
         sequence = replace(FULL.sequence, **{f.name: "T2w" if f.name == "weighting" else 1})
         assert to_json(replace(FULL, sequence=sequence)) != to_json(FULL)
+
+
+def test_json_without_the_newer_fields_still_reads():
+    """Older versions wrote no window, decay, tilt, colour or channels."""
+    values = json.loads(json.dumps(to_json(FULL)))
+    for name in ("tilt_deg", "noise_fwhm_mm", "n_channels"):
+        del values["Acquisition"][name]
+    for axis in values["Acquisition"]["psf"]:
+        del axis["taper"], axis["decay_at_edge"]
+    psf = (AxisPsf(1.1, 2.2, False), AxisPsf(0.1 + 0.2), AxisPsf(box_mm=5.0))
+    plain = replace(FULL, psf=psf, tilt_deg=(0.0,) * 3, noise_fwhm_mm=(0.0,) * 3, n_channels=1)
+    assert from_json(values) == plain
+
+
+def test_decay_of_an_echo_train():
+    """80 ms from the centre to the edge at a T2 of 100 ms leaves exp(-0.8)."""
+    assert fse_decay(0.08, 0.1) == pytest.approx(0.8)
+    assert fse_decay(0.0, 0.1) == 0
+    with pytest.raises(BadInputError, match="train_s"):
+        fse_decay(-0.1, 0.1)
+    with pytest.raises(BadInputError, match="t2_s"):
+        fse_decay(0.1, 0.0)
 
 
 def test_bids_keys_in_bids_units():
@@ -76,6 +104,13 @@ def test_gaussian_psf_is_in_voxels():
         ({"slice_axis": "Z"}, "R, A or S, got 'Z'"),
         ({"psf": (AxisPsf(),) * 2}, "one AxisPsf per voxel axis"),
         ({"psf": (1.0, 1.0, 1.0)}, "one AxisPsf per voxel axis"),
+        ({"tilt_deg": (0, 0)}, "three angles"),
+        ({"tilt_deg": (0, 181, 0)}, "between -180 and 180 degrees"),
+        ({"tilt_deg": (0, math.nan, 0)}, "three angles"),
+        ({"noise_fwhm_mm": (0, -1, 0)}, "noise_fwhm_mm needs three widths"),
+        ({"noise_fwhm_mm": (0, math.inf, 0)}, "noise_fwhm_mm needs three widths"),
+        ({"n_channels": 0}, "n_channels is a whole number"),
+        ({"n_channels": 1.5}, "n_channels is a whole number"),
     ],
 )
 def test_refuses(change, message):
@@ -88,6 +123,11 @@ def test_refuses(change, message):
     [
         (lambda: AxisPsf(gaussian_fwhm_mm=-1), "not negative"),
         (lambda: AxisPsf(box_mm=math.nan), "finite"),
+        (lambda: AxisPsf(taper=1.1), "between 0 and 1, got 1.1"),
+        (lambda: AxisPsf(taper=math.nan), "between 0 and 1"),
+        (lambda: AxisPsf(taper=0.5, truncate=False), "truncated band; set truncate=True"),
+        (lambda: AxisPsf(decay_at_edge=-0.1), "decay_at_edge"),
+        (lambda: AxisPsf(decay_at_edge=math.inf), "decay_at_edge"),
         (lambda: Sequence("T1w", tr_s=2000), "tr_s is in seconds .* got 2000; were milliseconds meant"),
         (lambda: Sequence("T1w", te_s=-0.1), "te_s is in seconds"),
         (lambda: Sequence("T1w", flip_deg=400), "flip_deg is in degrees"),
