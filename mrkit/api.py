@@ -25,6 +25,7 @@ from ulfsim.measure import measure
 from ulfsim.plan import with_margin
 from ulfsim.presets import PRESETS, Preset, preset_like, with_wm_snr
 from ulfsim.simulate import calibrated_simulation
+from ulfsim.source import source_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,15 +99,15 @@ def simulate_ulf(
         begin("calibrating and simulating")
         if wm_snr is not None:
             chosen = with_wm_snr(chosen, wm_snr)
-        source, seen = volume, tissues
+        padded, seen = volume, tissues
         margin_mm = max(chosen.acquisition.voxel_mm)
         if touches_edge(volume, margin_mm):
             # The lattice is one period of the operator: what lies at one edge would be blurred into the opposite one.
-            source, seen = with_margin(volume, tissues, margin_mm)
+            padded, seen = with_margin(volume, tissues, margin_mm)
             notes.append(
                 f"the object reaches the edge of its field of view: {margin_mm:g} mm of zeros were put around it"
             )
-        calibration, made = calibrated_simulation(source, seen, chosen, seed)
+        calibration, made = calibrated_simulation(source_of(padded, seen), chosen, seed)
         notes += [*made.notes, *calibration.warnings, f"protocol: {chosen.source}"]
     # A brain over noisy air cannot be told from a head by its looks.
     scan = Volume(made.scan.data, made.scan.grid, {**made.scan.meta, "SkullStripped": is_skull_stripped(volume)})

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from mrcore.errors import BadInputError
-from mrcore.volume import TissueMap, Volume, require_same_grid
-from ulfsim.measure import pairs, tissue_cores
-from ulfsim.plan import ScanPlan, tissues_through
-from ulfsim.shares import signal_shares
+from mrcore.volume import require_same_grid
+from ulfsim.measure import pairs
+from ulfsim.plan import ScanPlan
+from ulfsim.response import response
+from ulfsim.source import Source
 
 Array = NDArray[np.float64]
 
@@ -66,40 +67,40 @@ class Calibration:
 
 
 def calibrate(
-    volume: Volume,
-    tissues: TissueMap,
+    source: Source,
     plan: ScanPlan,
     target_snr: Mapping[str, float],
     *,
     noise_sd: float | None = None,
     prior: Mapping[str, float] | None = None,
     upper: float = 1.0,
+    measured: tuple[Array, tuple[str, ...]] | None = None,
 ) -> Calibration:
-    """Find gains in [0, upper] that give the scan of `volume` the SNRs of `target_snr` (tissue -> SNR).
+    """Find gains in [0, upper] that give the scan of `source` the SNRs of `target_snr` (tissue -> SNR).
 
     By default the absolute SNRs decide; with `prior` (tissue -> gain, such as Bloch ratios) only the differences of
     the SNRs do, and among the gains that reach them those nearest to the prior are taken.
 
-    `noise_sd` (per real channel, units of `volume`) sets the intensity scale: give the noise of the source, and the
+    `noise_sd` (per real channel, units of the source) sets the intensity scale: give the noise of the source, and the
     scan stays in its units as in the published method. Without it the noise is chosen so that the largest gain is
     `upper`: the scan then has the intensities of the source, which is right for averaged or filtered sources.
     Only the ratio of signal and noise means anything, so the two differ by one factor.
 
-    Outside all tissues (skull, scalp) the gain is that of the last tissue, WM.
+    Outside all tissues (skull, scalp) the gain is that of the last tissue, WM. `measured` is
+    `response(source, plan)` where it is known already.
 
     Raises:
-        GridMismatchError: volume, tissues and plan that do not share a grid.
+        GridMismatchError: source and plan that do not share a grid.
         BadInputError: targets that do not name the tissues or are not positive; tissues without signal.
     """
-    require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
-    require_same_grid(volume.grid, plan.object_grid, "the image and the object of the scan plan")
-    names = tissues.names
+    require_same_grid(source.volume.grid, plan.object_grid, "the image and the object of the scan plan")
+    names = source.names
     for what, given in (("target_snr", target_snr), ("prior", prior)):
         if given is not None and (sorted(given) != sorted(names) or min(given.values()) <= 0):
             raise BadInputError(f"{what} needs a positive number for each of {list(names)}, got {dict(given)}")
     if upper <= 0 or (noise_sd is not None and noise_sd <= 0):
         raise BadInputError(f"upper and noise_sd must be positive, got {upper} and {noise_sd}")
-    matrix, notes = response(volume, tissues, plan)
+    matrix, notes = measured or response(source, plan)
     target = np.array([target_snr[name] for name in names])
     start = None if prior is None else np.array([prior[name] for name in names])
     scale = "units of the source, whose noise sd was given"
@@ -108,7 +109,7 @@ def calibrate(
         scale = f"intensities of the source: the largest gain is {upper:g}"
     problem = _Problem(names, matrix, upper, noise_sd, ABSOLUTE if start is None else NEAREST, scale)
     gains = _solve(matrix, target, start, upper / noise_sd) * noise_sd
-    warnings = (*notes, *_contrast_warnings(problem, gains, _source_means(volume, tissues)))
+    warnings = (*notes, *_contrast_warnings(problem, gains, np.array(source.levels)))
     return _result(problem, gains, target, warnings)
 
 
@@ -146,21 +147,6 @@ def contrast_matrix(source_snr: tuple[float, float, float]) -> Array:
     """Return S (3, 3) of the published method for the SNRs (s_W, s_G, s_C) of a source; its rank is 2."""
     white, grey, fluid = source_snr
     return np.array([[white, -grey, 0.0], [white, 0.0, -fluid], [0.0, grey, -fluid]])
-
-
-def response(volume: Volume, tissues: TissueMap, plan: ScanPlan) -> tuple[Array, tuple[str, ...]]:
-    """Return B (regions, tissues): the scan's mean in each tissue core per unit gain, and notes on thin cores.
-
-    What no tissue covers is counted with the last tissue, whose gain it takes.
-    """
-    cores, notes = tissue_cores(tissues_through(plan, tissues))
-    prob = signal_shares(volume, tissues).prob.to(volume.data.dtype)
-    columns = []
-    for i, share in enumerate(prob):
-        covered = share + (1 - prob.sum(0)) if i == len(prob) - 1 else share
-        scanned = plan.operator(volume.data.clamp_min(0) * covered)
-        columns.append([float(scanned[core].double().mean()) for core in cores])
-    return np.array(columns, np.float64).T, notes
 
 
 @dataclass(frozen=True)
@@ -279,11 +265,6 @@ def _contrast_warnings(problem: _Problem, gains: Array, source: Array) -> list[s
 
 def _michelson(a: float, b: float) -> float:
     return float((a - b) / (a + b)) if a + b else 0.0
-
-
-def _source_means(volume: Volume, tissues: TissueMap) -> Array:
-    cores, _ = tissue_cores(tissues)
-    return np.array([float(volume.data[core].double().mean()) for core in cores])
 
 
 def _named(names: tuple[str, ...], values: Array) -> Mapping[str, float]:

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from mrcore.acquisition import Acquisition, to_json
-from mrcore.errors import BadInputError
 from mrcore.forward import predict
 from mrcore.linop import LinearOp
 from mrcore.noise import add_noise, background_noise, seeded
-from mrcore.volume import TissueMap, Volume, require_same_grid
+from mrcore.volume import TissueMap, Volume
 from ulfsim.calibrate import Calibration, calibrate
 from ulfsim.measure import tissue_cores
 from ulfsim.plan import ScanPlan, plan_scan, scan_axes
 from ulfsim.presets import Preset
-from ulfsim.shares import signal_shares
+from ulfsim.response import response
+from ulfsim.source import Source, truth_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,71 +41,51 @@ class Simulation:
 
 
 def simulate(
-    volume: Volume,
-    tissues: TissueMap,
+    source: Source,
     acquisition: Acquisition,
     gains: Mapping[str, float],
     seed: int,
     background_gain: float | None = None,
 ) -> Simulation:
-    """Scan `volume` (real, high field) with one gain per tissue; the same arguments give the same bytes.
+    """Scan `source` with one gain per tissue; the same arguments give the same bytes.
 
-    The truth is volume x (sum_t gain_t q_t + background_gain q_outside), q the shares of a voxel's signal. What no
-    tissue covers (skull, scalp, air) has no measured target: by default it keeps its proportion to the last tissue
-    (WM). Negative values, which only interpolation leaves in a magnitude image, become 0.
+    What no tissue covers (skull, scalp, air) has no measured target: by default it keeps its proportion to the last
+    tissue (WM).
 
     Raises:
-        GridMismatchError: tissues on another grid.
-        BadInputError: complex data, or gains that do not name the tissues or are negative.
+        BadInputError: gains that do not name the tissues or are negative.
     """
-    plan = plan_scan(volume.grid, acquisition, volume.data.dtype.to_real())
-    truth, outside = apply_gains(volume, tissues, gains, background_gain)
+    volume = source.volume
+    plan = plan_scan(volume.grid, acquisition, volume.data.dtype)
+    outside = gains.get(source.names[-1], 0.0) if background_gain is None else background_gain
+    truth = truth_of(source, gains, outside)
     clean = predict(plan.operator, truth.data)
     noisy = add_noise(clean, acquisition.noise_sd, seeded(seed, "ulfsim.simulate:noise"))
-    source = {key: volume.meta[key] for key in ("SourceFile", "SourceSHA256") if key in volume.meta}
+    origin = {key: volume.meta[key] for key in ("SourceFile", "SourceSHA256") if key in volume.meta}
     settings = {"Gains": dict(gains), "BackgroundGain": outside, "Seed": seed, "NoiseSD": acquisition.noise_sd}
-    scan = Volume(noisy, plan.scan_grid, {**to_json(acquisition), "Simulation": {**settings, **source}})
-    notes = tuple(_notes(volume, truth, tissues, plan))
+    scan = Volume(noisy, plan.scan_grid, {**to_json(acquisition), "Simulation": {**settings, **origin}})
+    notes = tuple(_notes(volume, truth, source.tissues, plan))
     return Simulation(scan, truth, plan.operator, plan.acquisition, MappingProxyType(dict(gains)), outside, seed, notes)
 
 
 def calibrated_simulation(
-    volume: Volume, tissues: TissueMap, preset: Preset, seed: int, noise_sd: float | None = None
+    source: Source, preset: Preset, seed: int, noise_sd: float | None = None
 ) -> tuple[Calibration, Simulation]:
     """Calibrate gains and noise so that the scan has the SNRs of `preset`, then simulate it.
 
-    `noise_sd` fixes the noise per real channel in units of `volume`. By default it is the source's own noise where
+    `noise_sd` fixes the noise per real channel in units of the source. By default it is the source's own noise where
     that can be measured in air and lets the target be reached; otherwise the scan keeps the source's intensities.
     """
-    plan = plan_scan(volume.grid, preset.acquisition, volume.data.dtype.to_real())
-    air = background_noise(volume.data, tissues.mask) if noise_sd is None else None
-    calibration = calibrate(volume, tissues, plan, preset.snr, noise_sd=noise_sd if air is None else air.sd)
+    volume = source.volume
+    plan = plan_scan(volume.grid, preset.acquisition, volume.data.dtype)
+    measured = response(source, plan)
+    air = background_noise(volume.data, source.tissues.mask) if noise_sd is None else None
+    given = noise_sd if air is None else air.sd
+    calibration = calibrate(source, plan, preset.snr, noise_sd=given, measured=measured)
     if air is not None and calibration.misses_target:
-        calibration = calibrate(volume, tissues, plan, preset.snr)
+        calibration = calibrate(source, plan, preset.snr, measured=measured)
     acquisition = replace(preset.acquisition, noise_sd=calibration.noise_sd)
-    return calibration, simulate(volume, tissues, acquisition, calibration.gains, seed, calibration.background_gain)
-
-
-def apply_gains(
-    volume: Volume, tissues: TissueMap, gains: Mapping[str, float], background_gain: float | None = None
-) -> tuple[Volume, float]:
-    """Return `volume` in the new contrast (the truth of a simulation), and the gain used outside all tissues."""
-    require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
-    if volume.data.is_complex():
-        raise BadInputError(
-            "a simulation starts from a magnitude image; take the magnitude of this complex volume first"
-        )
-    if sorted(gains) != sorted(tissues.names):
-        raise BadInputError(f"gains must name the tissues {sorted(tissues.names)}, got {sorted(gains)}")
-    outside = gains[tissues.names[-1]] if background_gain is None else background_gain
-    if min(*gains.values(), outside) < 0:
-        raise BadInputError(f"gains must not be negative, got {dict(gains)} and {outside} outside")
-    shares = signal_shares(volume, tissues).prob.to(volume.data.dtype)
-    # Written around the outside gain, so that equal gains give exactly that multiple of the image.
-    gain_map = torch.full_like(volume.data, outside)
-    for name, prob in zip(tissues.names, shares, strict=True):
-        gain_map += (gains[name] - outside) * prob
-    return Volume((volume.data * gain_map).clamp_min(0), volume.grid, volume.meta), outside
+    return calibration, simulate(source, acquisition, calibration.gains, seed, calibration.background_gain)
 
 
 def border_dip(source: Tensor, truth: Tensor, tissues: TissueMap, n_bins: int = 64) -> float:

@@ -27,6 +27,7 @@ from mrcore.volume import TISSUES, TissueMap, Volume
 from mrkit.prepare import prepare
 from ulfsim.plan import plan_scan, tissues_through
 from ulfsim.simulate import simulate
+from ulfsim.source import source_of
 
 GAINS = {"CSF": 0.9, "GM": 1.0, "WM": 1.0}
 # Large voxels say less per mm^3 than those of 1.6 x 1.6 x 5 mm: so must the prior.
@@ -282,7 +283,7 @@ PSF = (AxisPsf(5.0), AxisPsf(3.0, 2.0), AxisPsf(0.0, 12.0, False))
 
 def noise_free(head, voxel_mm, psf, slice_axis="S"):
     acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=psf, slice_axis=slice_axis)
-    return simulate(head.image, head.tissues, acquisition, GAINS, seed=0)
+    return simulate(source_of(head.image, head.tissues), acquisition, GAINS, seed=0)
 
 
 def test_simulate_equals_predict_bit_for_bit_through_a_prepared_fit():

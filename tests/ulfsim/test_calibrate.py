@@ -12,6 +12,7 @@ from ulfsim.calibrate import ABSOLUTE, CONTRAST_ONLY, NEAREST, calibrate, calibr
 from ulfsim.measure import measure
 from ulfsim.plan import plan_scan, tissues_through
 from ulfsim.simulate import simulate
+from ulfsim.source import source_of
 
 VOXEL = (5.0, 5.0, 8.0)
 ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))
@@ -32,8 +33,13 @@ def plan(head):
 
 
 @pytest.fixture(scope="module")
-def calibration(head, plan):
-    return calibrate(head.image, head.tissues, plan, TARGET)
+def source(head):
+    return source_of(head.image, head.tissues)
+
+
+@pytest.fixture(scope="module")
+def calibration(source, plan):
+    return calibrate(source, plan, TARGET)
 
 
 def test_prediction_meets_the_target_within_the_bounds(calibration):
@@ -47,24 +53,21 @@ def test_prediction_meets_the_target_within_the_bounds(calibration):
     assert "largest gain is 1" in calibration.scale
 
 
-def test_closed_loop_snr_and_cnr_to_5_percent(head, plan, calibration):
+def test_closed_loop_snr_and_cnr_to_5_percent(source, head, plan, calibration):
     """The scan, noise and Rician bias included, measured again without being told the noise."""
     acquisition = dataclasses.replace(ACQUISITION, noise_sd=calibration.noise_sd)
     seen = tissues_through(plan, head.tissues)
-    found = [
-        measure(simulate(head.image, head.tissues, acquisition, calibration.gains, seed).scan, seen)
-        for seed in range(5)
-    ]
+    found = [measure(simulate(source, acquisition, calibration.gains, seed).scan, seen) for seed in range(5)]
     for i, name in enumerate(TISSUES):
         assert np.median([f.snr[i] for f in found]) == pytest.approx(TARGET[name], rel=0.05)
     for a, b in (("WM", "GM"), ("WM", "CSF"), ("GM", "CSF")):
         assert np.median([f.cnr(a, b) for f in found]) == pytest.approx(TARGET[a] - TARGET[b], rel=0.05)
 
 
-def test_calibration_goes_through_the_operator(head, calibration):
+def test_calibration_goes_through_the_operator(source, head, calibration):
     """On a scan as sharp as the source the gains differ: partial volume is part of the response."""
     sharp = Acquisition(0.064, head.grid.spacing_mm, Sequence("T1w"), psf=DELTA_PSF)
-    other = calibrate(head.image, head.tissues, plan_scan(head.grid, sharp), TARGET)
+    other = calibrate(source, plan_scan(head.grid, sharp), TARGET)
     assert abs(other.gains["CSF"] / other.gains["WM"] - calibration.gains["CSF"] / calibration.gains["WM"]) > 0.005
     # Pure cores, delta PSF: gain x mean = SNR x noise.
     for name in TISSUES:
@@ -72,8 +75,8 @@ def test_calibration_goes_through_the_operator(head, calibration):
         assert other.gains[name] * level == pytest.approx(TARGET[name] * other.noise_sd, rel=0.03)
 
 
-def test_a_given_noise_sets_the_scale_and_nothing_else(head, plan, calibration):
-    half = calibrate(head.image, head.tissues, plan, TARGET, noise_sd=calibration.noise_sd / 2)
+def test_a_given_noise_sets_the_scale_and_nothing_else(source, plan, calibration):
+    half = calibrate(source, plan, TARGET, noise_sd=calibration.noise_sd / 2)
     for name in TISSUES:
         assert half.gains[name] == pytest.approx(calibration.gains[name] / 2)
         assert half.predicted[name] == pytest.approx(TARGET[name])
@@ -81,26 +84,26 @@ def test_a_given_noise_sets_the_scale_and_nothing_else(head, plan, calibration):
     assert half.active_bounds == ()
 
 
-def test_noise_beyond_the_bounds_is_said(head, plan, calibration):
-    noisy = calibrate(head.image, head.tissues, plan, TARGET, noise_sd=2 * calibration.noise_sd)
+def test_noise_beyond_the_bounds_is_said(source, plan, calibration):
+    noisy = calibrate(source, plan, TARGET, noise_sd=2 * calibration.noise_sd)
     assert noisy.misses_target
     assert max(noisy.gains.values()) <= 1
     assert noisy.active_bounds
     assert any("out of reach" in warning for warning in noisy.warnings)
 
 
-def test_upper_bound_moves_the_scale(head, plan, calibration):
-    raised = calibrate(head.image, head.tissues, plan, TARGET, upper=3.0)
+def test_upper_bound_moves_the_scale(source, plan, calibration):
+    raised = calibrate(source, plan, TARGET, upper=3.0)
     assert max(raised.gains.values()) == pytest.approx(3.0)
     assert raised.noise_sd == pytest.approx(3 * calibration.noise_sd)
 
 
-def test_null_vector_adds_the_same_snr_everywhere(head, plan, calibration):
+def test_null_vector_adds_the_same_snr_everywhere(source, head, plan, calibration):
     moved = {n: calibration.gains[n] - calibration.null_vector[n] for n in TISSUES}
     acquisition = dataclasses.replace(ACQUISITION, noise_sd=0.0)
     seen = tissues_through(plan, head.tissues)
     before, after = (
-        measure(simulate(head.image, head.tissues, acquisition, gains, 0).scan, seen, calibration.noise_sd * 1e-6)
+        measure(simulate(source, acquisition, gains, 0).scan, seen, calibration.noise_sd * 1e-6)
         for gains in (calibration.gains, moved)
     )
     shift = (np.array(after.mean) - np.array(before.mean)) / calibration.noise_sd
@@ -117,22 +120,22 @@ def test_feasible_interval_ends_on_a_bound(calibration):
         assert min(min(abs(m), abs(m - 1)) for m in moved) < 1e-9
 
 
-def test_prior_gauge_keeps_contrasts_and_follows_the_prior(head, plan, calibration):
-    exact = calibrate(head.image, head.tissues, plan, TARGET, prior=calibration.gains)
+def test_prior_gauge_keeps_contrasts_and_follows_the_prior(source, plan, calibration):
+    exact = calibrate(source, plan, TARGET, prior=calibration.gains)
     assert exact.gauge == NEAREST
     assert [exact.predicted[n] for n in TISSUES] == pytest.approx(list(TARGET.values()), rel=1e-3)
     bent = {**calibration.gains, "CSF": 2 * calibration.gains["CSF"]}
-    other = calibrate(head.image, head.tissues, plan, TARGET, prior=bent)
+    other = calibrate(source, plan, TARGET, prior=bent)
     assert other.gains["CSF"] / other.gains["WM"] > 1.1 * calibration.gains["CSF"] / calibration.gains["WM"]
     for a, b in (("WM", "GM"), ("WM", "CSF")):
         assert other.predicted[a] - other.predicted[b] == pytest.approx(TARGET[a] - TARGET[b], rel=1e-3)
     assert any("not SNR" in w or "bounds" in w for w in other.warnings)
 
 
-def test_more_contrast_than_the_source_is_warned_of(head, plan):
-    strong = calibrate(head.image, head.tissues, plan, {"CSF": 14.0, "GM": 20.0, "WM": 60.0})
+def test_more_contrast_than_the_source_is_warned_of(source, plan):
+    strong = calibrate(source, plan, {"CSF": 14.0, "GM": 20.0, "WM": 60.0})
     assert any(w.startswith("WM-GM contrast") and "exceeds" in w for w in strong.warnings)
-    reversed_ = calibrate(head.image, head.tissues, plan, {"CSF": 100.0, "GM": 60.0, "WM": 40.0})
+    reversed_ = calibrate(source, plan, {"CSF": 100.0, "GM": 60.0, "WM": 40.0})
     assert sum("reversed" in w for w in reversed_.warnings) == 3
 
 
@@ -183,21 +186,21 @@ def test_bounds_of_the_contrast_only_mode_hold():
     assert "WM = 0.5" in found.active_bounds
 
 
-def test_bad_requests_are_refused(head, plan):
+def test_bad_requests_are_refused(source, head, plan):
     with pytest.raises(BadInputError, match="target_snr"):
-        calibrate(head.image, head.tissues, plan, {"WM": 50.0, "GM": 40.0})
+        calibrate(source, plan, {"WM": 50.0, "GM": 40.0})
     with pytest.raises(BadInputError, match="target_snr"):
-        calibrate(head.image, head.tissues, plan, {**TARGET, "CSF": -1.0})
+        calibrate(source, plan, {**TARGET, "CSF": -1.0})
     with pytest.raises(BadInputError, match="noise_sd"):
-        calibrate(head.image, head.tissues, plan, TARGET, noise_sd=0.0)
+        calibrate(source, plan, TARGET, noise_sd=0.0)
     with pytest.raises(BadInputError, match="positive SNRs"):
         calibrate_contrasts_only({"WM": 1.0}, (1.0, 1.0, 1.0))
     dark = Volume(torch.zeros(head.grid.shape), head.grid)
     with pytest.raises(BadInputError, match="no signal"):
-        calibrate(dark, head.tissues, plan, TARGET)
+        calibrate(source_of(dark, head.tissues), plan, TARGET)
     same = TissueMap(torch.stack([head.mask / 3.0] * 3), TISSUES, head.grid)
     with pytest.raises(BadInputError, match="tell the tissues apart"):
-        calibrate(head.image, same, plan, TARGET)
+        calibrate(source_of(head.image, same), plan, TARGET)
     other = digital_head(head_grid(32), seed=1)
     with pytest.raises(GridMismatchError):
-        calibrate(other.image, other.tissues, plan, TARGET)
+        calibrate(source_of(other.image, other.tissues), plan, TARGET)

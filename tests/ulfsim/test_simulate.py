@@ -19,7 +19,8 @@ from mrcore.volume import TISSUES, TissueMap, Volume
 from ulfsim.measure import measure, pairs
 from ulfsim.plan import plan_scan, scan_axes, slice_axis_of, tissues_through, with_margin
 from ulfsim.presets import PRESETS, Preset
-from ulfsim.simulate import apply_gains, border_dip, calibrated_simulation, simulate
+from ulfsim.simulate import border_dip, calibrated_simulation, simulate
+from ulfsim.source import source_of, truth_of
 
 VOXEL = (4.5, 4.0, 8.5)
 ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), noise_sd=0.02, psf=gaussian_psf(VOXEL))
@@ -31,6 +32,11 @@ ONES = dict.fromkeys(TISSUES, 1.0)
 @pytest.fixture(scope="module")
 def head():
     return digital_head(head_grid(48), seed=4)
+
+
+@pytest.fixture(scope="module")
+def source(head):
+    return source_of(head.image, head.tissues)
 
 
 def _turned(volume, order, flips):
@@ -61,43 +67,45 @@ def _blob(grid, at_mm, width_mm=9.0):
     return Volume(torch.from_numpy(np.exp(-squared / (2 * width_mm**2))), grid)
 
 
-def test_unit_gains_delta_psf_and_no_noise_are_the_identity(head):
+def test_unit_gains_delta_psf_and_no_noise_are_the_identity(source, head):
     acquisition = Acquisition(0.064, head.grid.spacing_mm, Sequence("T1w"), psf=DELTA_PSF)
-    done = simulate(head.image, head.tissues, acquisition, ONES, seed=0)
-    assert torch.equal(done.truth.data, head.image.data)
+    done = simulate(source, acquisition, ONES, seed=0)
+    assert torch.allclose(done.truth.data, head.image.data, atol=1e-6)
     assert done.scan.grid.matches(head.grid)
     assert torch.allclose(done.scan.data, head.image.data, atol=1e-6)
     assert done.notes == ()
 
 
-def test_without_noise_the_scan_is_the_prediction_bit_for_bit(head):
-    done = simulate(head.image, head.tissues, CLEAN, GAINS, seed=0)
+def test_without_noise_the_scan_is_the_prediction_bit_for_bit(source):
+    done = simulate(source, CLEAN, GAINS, seed=0)
     assert torch.equal(done.scan.data, predict(done.operator, done.truth.data))
-    assert torch.equal(done.scan.data, simulate(head.image, head.tissues, CLEAN, GAINS, seed=1).scan.data)
+    assert torch.equal(done.scan.data, simulate(source, CLEAN, GAINS, seed=1).scan.data)
 
 
-def test_noise_has_its_sd_and_follows_the_seed(head):
-    clean = simulate(head.image, head.tissues, CLEAN, GAINS, seed=0)
-    noisy = simulate(head.image, head.tissues, ACQUISITION, GAINS, seed=0)
+def test_noise_has_its_sd_and_follows_the_seed(source, head):
+    clean = simulate(source, CLEAN, GAINS, seed=0)
+    noisy = simulate(source, ACQUISITION, GAINS, seed=0)
     bright = clean.scan.data > 0.4
     assert float((noisy.scan.data - clean.scan.data)[bright].std()) == pytest.approx(0.02, rel=0.05)
     # Far from the head: Rayleigh, in the whole field of view.
     corner = noisy.scan.data[:6, :6]
     assert float(corner.mean()) == pytest.approx(1.2533 * 0.02, rel=0.05)
-    again, other = (simulate(head.image, head.tissues, ACQUISITION, GAINS, seed=s).scan.data for s in (0, 1))
+    again, other = (simulate(source, ACQUISITION, GAINS, seed=s).scan.data for s in (0, 1))
     assert torch.equal(noisy.scan.data, again)
     assert not torch.equal(noisy.scan.data, other)
 
 
-def test_same_seed_in_another_process_same_bytes():
+def test_same_seed_in_another_process_same_bytes(source):
     code = (
         "import dataclasses, hashlib\n"
         "from mrcore.phantom import digital_head, head_grid\n"
         "from ulfsim.presets import PRESETS\n"
         "from ulfsim.simulate import simulate\n"
+        "from ulfsim.source import source_of\n"
         "head = digital_head(head_grid(32), seed=4)\n"
         "acquisition = dataclasses.replace(PRESETS['hyperfine-t1w'].acquisition, noise_sd=0.02, voxel_mm=(9, 9, 12))\n"
-        "scan = simulate(head.image, head.tissues, acquisition, dict(CSF=0.9, GM=0.8, WM=0.7), seed=3).scan\n"
+        "source = source_of(head.image, head.tissues)\n"
+        "scan = simulate(source, acquisition, dict(CSF=0.9, GM=0.8, WM=0.7), seed=3).scan\n"
         "digest = hashlib.sha256(scan.data.numpy().tobytes()).hexdigest()\n"
     )
     there = subprocess.run([sys.executable, "-c", code + "print(digest)"], capture_output=True, text=True, check=True)
@@ -106,17 +114,16 @@ def test_same_seed_in_another_process_same_bytes():
     assert here["digest"] == there.stdout.strip()
 
 
-def test_gains_act_on_their_tissue(head):
-    truth, outside = apply_gains(head.image, head.tissues, GAINS)
-    assert outside == GAINS["WM"]
+def test_gains_act_on_their_tissue(source, head):
+    truth = truth_of(source, GAINS, GAINS["WM"])
     for name in TISSUES:
         pure = head.tissues.of(name) > 0.9999
         assert torch.allclose(truth.data[pure], GAINS[name] * head.image.data[pure], rtol=0.01)
 
 
-def test_partial_volumes_change_as_a_scanner_would(head):
+def test_partial_volumes_change_as_a_scanner_would(source, head):
     """A voxel of half GM and half WM gets the mean of their new signals, whatever the gains."""
-    truth, _ = apply_gains(head.image, head.tissues, {"CSF": 1.0, "GM": 1.0, "WM": 0.5})
+    truth = truth_of(source, {"CSF": 1.0, "GM": 1.0, "WM": 0.5}, 0.5)
     fluid, grey, white = (float(head.image.data[p > 0.9999].mean()) for p in head.tissues.prob)
     expected = torch.einsum("t,txyz->xyz", torch.tensor([fluid, grey, 0.5 * white]), head.tissues.prob)
     assert torch.allclose(truth.data, expected, atol=0.02)
@@ -125,22 +132,23 @@ def test_partial_volumes_change_as_a_scanner_would(head):
 def test_scalp_keeps_its_proportion_to_white_matter_or_gets_its_own_gain():
     head = digital_head(head_grid(40, 220.0), seed=4, skull=True)
     scalp = ~head.mask
-    default, _ = apply_gains(head.image, head.tissues, GAINS)
+    source = source_of(head.image, head.tissues)
+    default = simulate(source, CLEAN, GAINS, seed=0).truth
     assert torch.allclose(default.data[scalp], GAINS["WM"] * head.image.data[scalp])
-    removed = simulate(head.image, head.tissues, CLEAN, GAINS, seed=0, background_gain=0.0)
+    removed = simulate(source, CLEAN, GAINS, seed=0, background_gain=0.0)
     assert float(removed.truth.data[scalp].abs().max()) == 0
     assert removed.background_gain == 0
 
 
-def test_calibrated_simulation_reaches_the_preset(head):
+def test_calibrated_simulation_reaches_the_preset(source, head):
     preset = Preset("test", CLEAN, {"CSF": 14.0, "GM": 40.1, "WM": 50.8}, "test")
-    calibration, done = calibrated_simulation(head.image, head.tissues, preset, seed=0)
+    calibration, done = calibrated_simulation(source, preset, seed=0)
     assert done.acquisition.noise_sd == calibration.noise_sd > 0
     found = measure(done.scan, tissues_through(plan_scan(head.grid, CLEAN), head.tissues))
     assert found.snr == pytest.approx((14.0, 40.1, 50.8), rel=0.05)
 
 
-def test_the_noise_of_a_noisy_source_sets_the_scale(head):
+def test_the_noise_of_a_noisy_source_sets_the_scale(source, head):
     preset = Preset("test", CLEAN, {"CSF": 14.0, "GM": 40.1, "WM": 50.8}, "test")
     generator = torch.Generator().manual_seed(0)
     shape = (2, *head.grid.shape)
@@ -149,25 +157,25 @@ def test_the_noise_of_a_noisy_source_sets_the_scale(head):
                                         + sd * torch.randn(shape, generator=generator), dim=0), head.grid)
         for sd in (0.003, 0.1)
     )  # fmt: skip
-    calibration, _ = calibrated_simulation(quiet, head.tissues, preset, seed=0)
+    calibration, _ = calibrated_simulation(source_of(quiet, head.tissues), preset, seed=0)
     assert calibration.noise_sd == pytest.approx(0.003, rel=0.02)
     assert calibration.gains["WM"] == pytest.approx(50.8 * 0.003, rel=0.05)
     # A source with more noise than the target: its scale is of no use, its intensities are.
-    calibration, _ = calibrated_simulation(loud, head.tissues, preset, seed=0)
+    calibration, _ = calibrated_simulation(source_of(loud, head.tissues), preset, seed=0)
     assert max(calibration.gains.values()) == pytest.approx(1.0)
-    assert calibrated_simulation(head.image, head.tissues, preset, 0, noise_sd=0.007)[0].noise_sd == 0.007
+    assert calibrated_simulation(source, preset, 0, noise_sd=0.007)[0].noise_sd == 0.007
 
 
 @pytest.mark.parametrize(
     ("order", "flips"), [((0, 1, 2), (0, 1)), ((0, 2, 1), (0, 1)), ((2, 0, 1), (2,)), ((1, 2, 0), ())]
 )
-def test_the_scan_does_not_depend_on_the_orientation_of_the_source(head, order, flips):
+def test_the_scan_does_not_depend_on_the_orientation_of_the_source(source, head, order, flips):
     """LPS, LIA and others: same scan up to flips, slices along S and last, each voxel where it belongs."""
-    straight = simulate(head.image, head.tissues, CLEAN, GAINS, seed=0)
-    source, tissues = _turned(head.image, order, flips), _turned_tissues(head.tissues, order, flips)
-    turned = simulate(source, tissues, CLEAN, GAINS, seed=0)
+    straight = simulate(source, CLEAN, GAINS, seed=0)
+    image, tissues = _turned(head.image, order, flips), _turned_tissues(head.tissues, order, flips)
+    turned = simulate(source_of(image, tissues), CLEAN, GAINS, seed=0)
     assert turned.scan.grid.spacing_mm == pytest.approx(VOXEL)
-    assert turned.truth.grid.matches(source.grid)
+    assert turned.truth.grid.matches(image.grid)
     assert turned.scan.grid.orientation[0] in "LR"
     assert turned.scan.grid.orientation[2] in "IS"
     assert np.abs(_centroid_mm(turned.scan) - _centroid_mm(straight.scan)).max() < 0.4  # voxels of 4 to 8.5 mm
@@ -199,34 +207,30 @@ def test_world_position_is_kept(n, voxel_mm, tilt_deg):
     blob = _blob(grid, at)
     tissues = TissueMap(torch.ones((1, *grid.shape), dtype=torch.float64), ("WM",), grid)
     acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=gaussian_psf(voxel_mm))
-    done = simulate(blob, tissues, acquisition, {"WM": 1.0}, seed=0)
+    done = simulate(source_of(blob, tissues), acquisition, {"WM": 1.0}, seed=0)
     assert np.abs(_centroid_mm(done.scan) - at).max() < 0.02
     peak = np.unravel_index(int(done.scan.data.argmax()), done.scan.grid.shape)
     assert np.abs(to_voxel(done.scan.grid, at) - np.array(peak)).max() <= 0.75
 
 
-def test_every_parameter_of_the_acquisition_changes_the_scan(head):
-    base = simulate(head.image, head.tissues, ACQUISITION, GAINS, seed=0)
-    voxel = simulate(
-        head.image, head.tissues, dataclasses.replace(ACQUISITION, voxel_mm=(4.5, 4.0, 7.3)), GAINS, seed=0
-    )
+def test_every_parameter_of_the_acquisition_changes_the_scan(source):
+    base = simulate(source, ACQUISITION, GAINS, seed=0)
+    voxel = simulate(source, dataclasses.replace(ACQUISITION, voxel_mm=(4.5, 4.0, 7.3)), GAINS, seed=0)
     assert voxel.scan.grid.shape != base.scan.grid.shape
     for changed in (
         {"psf": (*ACQUISITION.psf[:2], AxisPsf(gaussian_fwhm_mm=12.0))},
         {"noise_sd": 0.025},
     ):
-        other = simulate(head.image, head.tissues, dataclasses.replace(ACQUISITION, **changed), GAINS, seed=0)
+        other = simulate(source, dataclasses.replace(ACQUISITION, **changed), GAINS, seed=0)
         assert float((other.scan.data - base.scan.data).abs().max()) > 1e-3
     for name in TISSUES:
-        other = simulate(head.image, head.tissues, ACQUISITION, {**GAINS, name: 0.5}, seed=0)
+        other = simulate(source, ACQUISITION, {**GAINS, name: 0.5}, seed=0)
         assert float((other.scan.data - base.scan.data).abs().max()) > 1e-2
 
 
 def test_the_sidecar_tells_what_was_done(head):
-    source = Volume(
-        head.image.data, head.grid, {"SourceFile": "hf.nii.gz", "SourceSHA256": "ab", "RepetitionTime": 9.0}
-    )
-    done = simulate(source, head.tissues, ACQUISITION, GAINS, seed=17)
+    image = Volume(head.image.data, head.grid, {"SourceFile": "hf.nii.gz", "SourceSHA256": "ab", "RepetitionTime": 9.0})
+    done = simulate(source_of(image, head.tissues), ACQUISITION, GAINS, seed=17)
     assert from_json(done.scan.meta) == ACQUISITION
     block = done.scan.meta["Simulation"]
     assert block["Seed"] == 17
@@ -239,27 +243,27 @@ def test_a_field_of_view_too_tight_is_noted_and_can_be_padded(head):
     tight = cropped(head.grid, (0, 0, 14), (48, 48, 20))
     image = Volume(head.image.data[:, :, 14:34].clone(), tight)
     tissues = TissueMap(head.tissues.prob[:, :, :, 14:34].clone(), TISSUES, tight)
-    done = simulate(image, tissues, CLEAN, GAINS, seed=0)
+    done = simulate(source_of(image, tissues), CLEAN, GAINS, seed=0)
     assert any("wraps" in note for note in done.notes)
     padded, wide = with_margin(image, tissues, 12.0)
     assert padded.grid.shape == (54, 54, 26)
     assert to_world(padded.grid, np.array([3, 3, 3])) == pytest.approx(to_world(tight, np.zeros(3)))
     assert torch.equal(wide.prob[:, 3:-3, 3:-3, 3:-3], tissues.prob)
-    assert not any("wraps" in note for note in simulate(padded, wide, CLEAN, GAINS, seed=0).notes)
+    assert not any("wraps" in note for note in simulate(source_of(padded, wide), CLEAN, GAINS, seed=0).notes)
 
 
-def test_a_coarse_source_and_negative_values_are_noted(head):
+def test_a_coarse_source_and_negative_values_are_noted(source, head):
     fine = dataclasses.replace(CLEAN, voxel_mm=(2.0, 2.0, 8.0), psf=DELTA_PSF)
-    assert any("larger than the scan's" in n for n in simulate(head.image, head.tissues, fine, GAINS, 0).notes)
+    assert any("larger than the scan's" in n for n in simulate(source, fine, GAINS, 0).notes)
     ringing = head.image.data.clone()
     ringing[0, 0, :5] = -0.2
-    done = simulate(Volume(ringing, head.grid), head.tissues, CLEAN, GAINS, 0)
+    done = simulate(source_of(Volume(ringing, head.grid), head.tissues), CLEAN, GAINS, 0)
     assert any(note.startswith("5 negative") for note in done.notes)
     assert float(done.truth.data.min()) == 0
 
 
-def test_false_rims_are_measured(head):
-    straight, _ = apply_gains(head.image, head.tissues, {"CSF": 0.9, "GM": 1.0, "WM": 0.95})
+def test_false_rims_are_measured(source, head):
+    straight = truth_of(source, {"CSF": 0.9, "GM": 1.0, "WM": 0.95}, 0.95)
     assert border_dip(head.image.data, straight.data, head.tissues) < 0.01
     # Hard labels times unequal gains, as they would act without regard to mixtures, jump down where the image rises.
     gains = torch.tensor([1.0, 1.0, 0.85])
@@ -267,13 +271,13 @@ def test_false_rims_are_measured(head):
     bent = head.image.data * torch.einsum("t,txyz->xyz", gains, hard)
     labels = TissueMap(hard, TISSUES, head.grid)
     assert border_dip(head.image.data, bent, labels) > 0.05
-    mended, _ = apply_gains(head.image, labels, dict(zip(TISSUES, gains.tolist(), strict=True)))
+    mended = truth_of(source_of(head.image, labels), dict(zip(TISSUES, gains.tolist(), strict=True)), float(gains[-1]))
     assert border_dip(head.image.data, mended.data, labels) < 0.01
     assert border_dip(head.image.data, torch.zeros_like(head.image.data), head.tissues) == 0
 
 
-def test_another_order_of_brightness_is_no_false_rim(head):
-    done = simulate(head.image, head.tissues, CLEAN, {"CSF": 0.3, "GM": 1.0, "WM": 0.4}, seed=0)
+def test_another_order_of_brightness_is_no_false_rim(source, head):
+    done = simulate(source, CLEAN, {"CSF": 0.3, "GM": 1.0, "WM": 0.4}, seed=0)
     assert border_dip(head.image.data, done.truth.data, head.tissues) > 0.1
     assert done.notes == ()
 
@@ -285,17 +289,17 @@ def test_axes_of_an_oblique_volume_are_all_used_once():
         assert sorted(scan_axes(Grid((4, 5, 6), affine), slice_axis)) == [0, 1, 2]
 
 
-def test_bad_requests_are_refused(head):
+def test_bad_requests_are_refused(source, head):
     other = with_spacing(head.grid, (8.0, 8.0, 8.0))
     coarse = TissueMap(torch.zeros((3, *other.shape)), TISSUES, other)
     with pytest.raises(GridMismatchError, match="same grid"):
-        simulate(head.image, coarse, CLEAN, GAINS, seed=0)
+        source_of(head.image, coarse)
     with pytest.raises(BadInputError, match="gains must name"):
-        simulate(head.image, head.tissues, CLEAN, {"WM": 1.0}, seed=0)
+        simulate(source, CLEAN, {"WM": 1.0}, seed=0)
     with pytest.raises(BadInputError, match="negative"):
-        simulate(head.image, head.tissues, CLEAN, {**GAINS, "GM": -0.1}, seed=0)
+        simulate(source, CLEAN, {**GAINS, "GM": -0.1}, seed=0)
     with pytest.raises(BadInputError, match="magnitude"):
-        simulate(Volume(head.image.data.to(torch.complex64), head.grid), head.tissues, CLEAN, GAINS, seed=0)
+        source_of(Volume(head.image.data.to(torch.complex64), head.grid), head.tissues)
     huge = dataclasses.replace(CLEAN, voxel_mm=(4.0, 4.0, 50.0))
     thin = cropped(head.grid, (0, 0, 20), (48, 48, 4))
     with pytest.raises(BadInputError, match="field of view"):
@@ -315,7 +319,7 @@ def test_closed_loop_on_a_crop_of_a_real_brain(shared_data):
     grid = cropped(Grid(image.shape, image.affine), (20, 20, 50), tuple(data.shape))
     tissues, volume = TissueMap(prob, TISSUES, grid), Volume(data, grid)
     preset = PRESETS["hyperfine-t1w"]
-    calibration, done = calibrated_simulation(volume, tissues, preset, seed=1)
+    calibration, done = calibrated_simulation(source_of(volume, tissues), preset, seed=1)
     found = measure(done.scan, tissues_through(plan_scan(grid, preset.acquisition), tissues), calibration.noise_sd)
     assert found.snr == pytest.approx([preset.snr[n] for n in TISSUES], rel=0.05)
 
@@ -338,7 +342,7 @@ def test_closed_loop_on_whole_real_brains(shared_data, name, preset):
     tissues = segment(volume, stripped_mask(volume)).tissues
     plan = plan_scan(volume.grid, preset.acquisition)
     seen = tissues_through(plan, tissues)
-    scans = [calibrated_simulation(volume, tissues, preset, seed)[1].scan for seed in range(5)]
+    scans = [calibrated_simulation(source_of(volume, tissues), preset, seed)[1].scan for seed in range(5)]
     found = [measure(scan, seen) for scan in scans]
     assert np.median([f.snr for f in found], axis=0) == pytest.approx([preset.snr[n] for n in TISSUES], rel=0.05)
     for a, b in pairs(TISSUES):
