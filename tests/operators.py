@@ -14,6 +14,8 @@ from mrcore.forward import imaging_operator
 from mrcore.grid import Grid, to_world
 from mrcore.linop import LinearOp
 from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, PermuteOp, SeparableOp
+from mrcore.ops_embed import ComplexOp
+from mrcore.ops_warp import WarpAxisOp
 from mrcore.resample import ResampleOp
 
 F64, C128 = torch.float64, torch.complex128
@@ -88,6 +90,9 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "imaging flipped": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0), flips=(0, 2))),
     "imaging permuted": lambda: imaging(grid((4, 5, 6), (3.0, 1.6, 1.7), flips=(1,), order=(2, 0, 1))),
     "imaging oblique": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0), degrees=(12, -7, 20))),
+    "real to complex": lambda: ComplexOp((3, 4, 5), F64),
+    "warp folding": lambda: WarpAxisOp(1.7 * numbers(4, 6, 3), 1),
+    "warp smooth": lambda: WarpAxisOp(0.2 * numbers(5, 4, 6).cumsum(2), 2),
     "adjoint": lambda: separable((2, 3, 4), (5, 3, 2)).H,
     "product real": lambda: separable((4, 3, 2), (2, 3, 4)) @ separable((5, 6, 7), (4, 3, 2)),
     "product complex": lambda: CropOp((4, 3, 6), (3, 2, 4), F64) @ FourierOp((4, 3, 6), C128),

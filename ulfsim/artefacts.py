@@ -1,0 +1,108 @@
+"""Artefacts of a scan: drawn first, then applied deterministically; off by default; exact in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrcore.errors import BadInputError
+from mrcore.grid import Grid
+from mrcore.linop import LinearOp
+from mrcore.ops_embed import ComplexOp
+from ulfsim.artefact_encoding import Encoding
+from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias
+from ulfsim.artefact_interference import Spike, Spikes, Zipper
+from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
+from ulfsim.plan import ScanPlan
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """What disturbs a scan; None where an artefact is absent. `encoding` says along which axes.
+
+    They act in the order of the fields: bias, B0 and concomitant field on the object; then the shots are scanned, each
+    in its pose; ghost and drift act on k-space, wrap on the image; zipper and spikes are added.
+    """
+
+    bias: ReceiveBias | None = None
+    b0: B0Distortion | None = None
+    concomitant: ConcomitantWarp | None = None
+    motion: ShotMotion | None = None
+    ghost: NyquistGhost | None = None
+    drift: IntensityDrift | None = None
+    wrap: Wrap | None = None
+    zipper: Zipper | None = None
+    spikes: Spikes | None = None
+    encoding: Encoding = field(default=Encoding())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The artefacts that are present, in their order; empty for an undisturbed scan."""
+        return tuple(f.name for f in fields(self) if f.name != "encoding" and getattr(self, f.name) is not None)
+
+
+NO_ARTEFACTS = Artefacts()
+"""An undisturbed scan."""
+
+
+def disturbed_operator(plan: ScanPlan, artefacts: Artefacts) -> LinearOp:
+    """Return the operator from an object (X, Y, Z, real) to its disturbed complex scan, without noise and interference.
+
+    Without artefacts it is `plan.operator` with an imaginary part of 0.
+    """
+    del artefacts
+    return ComplexOp(plan.operator.shape_out, plan.operator.dtype, plan.operator.device) @ plan.operator
+
+
+def interference(
+    artefacts: Artefacts, scan_grid: Grid, dtype: torch.dtype, device: torch.device | str
+) -> Tensor | None:
+    """Return what zipper and spikes add to the complex scan (X, Y, Z), in units of the noise sd per real channel.
+
+    The caller multiplies by `Acquisition.noise_sd`. `dtype` may be real or complex, the result is complex of that
+    precision; None where there is neither zipper nor spikes.
+    """
+    if artefacts.zipper is None and artefacts.spikes is None:
+        return None
+    return torch.zeros(scan_grid.shape, dtype=dtype.to_complex(), device=device)
+
+
+def to_json(artefacts: Artefacts) -> dict[str, Any]:
+    """Return the artefacts that are present and the encoding as JSON values; empty for an undisturbed scan."""
+    if artefacts == NO_ARTEFACTS:
+        return {}
+    return {name: asdict(getattr(artefacts, name)) for name in (*artefacts.names, "encoding")}
+
+
+def from_json(values: Mapping[str, Any]) -> Artefacts:
+    """Read what `to_json` wrote, exactly.
+
+    Raises:
+        BadInputError: an unknown artefact or parameter, or one that is missing.
+    """
+    readers = {f.name: _READERS[f.name] for f in fields(Artefacts)}
+    unknown = sorted(set(values) - set(readers))
+    if unknown:
+        raise BadInputError(f"unknown artefacts {unknown}; known are {sorted(readers)}")
+    try:
+        return Artefacts(**{name: readers[name](block) for name, block in values.items()})
+    except (KeyError, TypeError) as error:
+        raise BadInputError(f"these artefacts are not complete or not of this version: {error}") from None
+
+
+_READERS = {
+    "bias": lambda block: ReceiveBias(**block),
+    "b0": lambda block: B0Distortion(**block),
+    "concomitant": lambda block: ConcomitantWarp(**block),
+    "motion": lambda block: ShotMotion(tuple(Pose(**p) for p in block["poses"]), block["interleaved"]),
+    "ghost": lambda block: NyquistGhost(**block),
+    "drift": lambda block: IntensityDrift(**block),
+    "wrap": lambda block: Wrap(**block),
+    "zipper": lambda block: Zipper(**block),
+    "spikes": lambda block: Spikes(tuple(Spike(**s) for s in block["samples"])),
+    "encoding": lambda block: Encoding(**block),
+}
