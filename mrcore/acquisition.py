@@ -80,9 +80,12 @@ def fse_decay(train_s: float, t2_s: float) -> float:
 class Sequence:
     """Pulse sequence: `weighting` is the BIDS suffix (T1w, T2w, FLAIR); times in s; None where unknown.
 
+    `echo_train_length` counts the echoes of a fast spin echo or the excitations of an inversion-prepared train of
+    gradient echoes (MPRAGE), and `echo_spacing_s` is the time between two of them.
+
     Raises:
         BadInputError: a time outside 0 to 100 s (milliseconds were given?), a flip angle outside 0 to 360 degrees,
-            or an echo train shorter than 1.
+            an echo train shorter than 1, or an echo spacing outside 0 to 1 s.
     """
 
     weighting: str
@@ -91,6 +94,7 @@ class Sequence:
     ti_s: float | None = None
     flip_deg: float | None = None
     echo_train_length: int | None = None
+    echo_spacing_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("tr_s", "te_s", "ti_s"):
@@ -103,6 +107,10 @@ class Sequence:
             raise BadInputError(f"flip_deg is in degrees and between 0 and 360, got {self.flip_deg}")
         if self.echo_train_length is not None and self.echo_train_length < 1:
             raise BadInputError(f"echo_train_length must be at least 1, got {self.echo_train_length}")
+        if self.echo_spacing_s is not None and not 0 < self.echo_spacing_s <= 1:
+            raise BadInputError(
+                f"echo_spacing_s is in seconds and between 0 and 1, got {self.echo_spacing_s}; were milliseconds meant?"
+            )
 
 
 @dataclass(frozen=True)

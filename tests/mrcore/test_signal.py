@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,8 +7,10 @@ import torch
 from mrcore.acquisition import Sequence
 from mrcore.errors import BadInputError
 from mrcore.signal import (
+    Train,
     ernst_angle_deg,
     inversion_recovery,
+    mprage,
     sequence_signal,
     signal_of,
     spin_echo,
@@ -75,6 +78,73 @@ def test_each_parameter_changes_the_signal(changed, value):
     white = relaxation("WM", 1.5)
     before = signal_of(Sequence("T1w", **base), white)
     assert abs(signal_of(Sequence("T1w", **{**base, changed: value}), white) - before) > 1e-4
+
+
+MPRAGE = Sequence("T1w", tr_s=2.3, te_s=0.003, ti_s=0.9, flip_deg=9.0, echo_train_length=176, echo_spacing_s=0.0071)
+
+
+def _brute_force_mprage(t1_s, sequence, n_cycles=60):
+    """Follow the longitudinal magnetisation of unit PD pulse by pulse; return the signal of the middle excitation."""
+    n, spacing_s, angle = sequence.echo_train_length, sequence.echo_spacing_s, math.radians(sequence.flip_deg)
+
+    def recover(m, duration_s):
+        return 1 + (m - 1) * math.exp(-duration_s / t1_s)
+
+    start_s = sequence.ti_s - (n // 2) * spacing_s
+    m, signal = 1.0, 0.0
+    for _ in range(n_cycles):
+        m = recover(-m, start_s)
+        for i in range(n):
+            if i == n // 2:
+                signal = abs(m) * math.sin(angle)
+            m = recover(m * math.cos(angle), spacing_s)
+        m = recover(m, sequence.tr_s - start_s - n * spacing_s)
+    return signal
+
+
+@pytest.mark.parametrize("t1_s", [0.3, 0.86, 1.31, 4.2])
+@pytest.mark.parametrize("n", [1, 100, 175])
+def test_mprage_is_the_steady_state_of_the_pulse_train(t1_s, n):
+    sequence = replace(MPRAGE, echo_train_length=n)
+    found = sequence_signal(sequence, 0.8, torch.tensor(t1_s, dtype=torch.float64), 0.05)
+    assert float(found) == pytest.approx(0.8 * math.exp(-0.003 / 0.05) * _brute_force_mprage(t1_s, sequence), rel=1e-9)
+
+
+def test_mprage_of_one_right_angle_is_saturation_and_inversion():
+    # The 90 degree pulse at TI leaves nothing, so TR - TI of recovery are inverted: 1 - 2 e^-TI + e^-TR.
+    found = float(mprage(1.0, 1.0, 1.0, Train(2.0, 0.0, 0.7, 0.01, 1), 90.0))
+    assert found == pytest.approx(1 - 2 * math.exp(-0.7) + math.exp(-2.0))
+
+
+def test_the_train_of_mprage_matters_and_must_fit():
+    grey, white = tissue_signals(MPRAGE, 3.0, ("GM", "WM"))
+    alone_grey, alone_white = tissue_signals(replace(MPRAGE, echo_spacing_s=None), 3.0, ("GM", "WM"))
+    assert 0.55 < grey / white < 0.75
+    assert abs(alone_grey / alone_white - grey / white) > 0.05
+    with pytest.raises(BadInputError, match="do not fit"):
+        tissue_signals(replace(MPRAGE, ti_s=0.6), 3.0, ("GM",))
+    with pytest.raises(BadInputError, match="do not fit"):
+        tissue_signals(replace(MPRAGE, tr_s=1.5), 3.0, ("GM",))
+
+
+def test_an_echo_train_takes_time_from_recovery():
+    fse = Sequence("T2w", tr_s=2.0, te_s=0.1, echo_train_length=80, echo_spacing_s=0.005)
+    assert float(sequence_signal(fse, 1.0, 1.0, 0.1)) == pytest.approx((1 - math.exp(-1.6)) / math.e)
+    flair = replace(fse, ti_s=0.6)
+    expected = abs(1 - 2 * math.exp(-0.6) + math.exp(-1.6))
+    assert float(sequence_signal(flair, 1.0, 1.0, 0.1)) == pytest.approx(expected / math.e)
+    with pytest.raises(BadInputError, match=r"0\.4 s does not fit"):
+        sequence_signal(replace(fse, tr_s=0.4), 1.0, 1.0, 0.1)
+
+
+def test_order_of_grey_and_white_matter():
+    grey, white, fluid = tissue_signals(MPRAGE, 3.0, ("GM", "WM", "CSF"))
+    assert white > grey > fluid
+    ir_fse = Sequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3)
+    grey, white = tissue_signals(ir_fse, 0.064, ("GM", "WM"))
+    assert white > grey
+    grey, white, fluid = tissue_signals(Sequence("T2w", tr_s=2.0, te_s=0.1948), 0.064, ("GM", "WM", "CSF"))
+    assert fluid > grey > white
 
 
 def test_a_table_of_the_user_is_used():
