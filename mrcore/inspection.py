@@ -17,7 +17,7 @@ from mrcore.errors import BadInputError, MrkitError
 from mrcore.grid import Affine, Triple
 from mrcore.nifti import ImageFile, read_image
 from mrcore.nifti_place import Problem
-from mrcore.noise import estimate_noise
+from mrcore.noise_estimate import estimate_noise
 from mrcore.sidecar import read_sidecar, sidecar_path
 from mrcore.sidecar_checks import sidecar_problems
 from mrcore.volume import Volume

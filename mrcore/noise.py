@@ -1,23 +1,24 @@
-"""Magnitude MR noise: draw it, estimate it, its likelihood.
+"""Magnitude MR noise: draw it, white or coloured, in one or more channels; its likelihood and its moments.
 
 Complex Gaussian noise of `sd` per real channel makes a Rician magnitude: E[M^2] = A^2 + 2 sd^2; where A = 0 it is
-Rayleigh with mean 1.2533 sd and standard deviation 0.6551 sd (Gudbjartsson & Patz, MRM 1995;34:910).
+Rayleigh with mean 1.2533 sd and standard deviation 0.6551 sd (Gudbjartsson & Patz, MRM 1995;34:910). The root sum of
+squares of n channels is non-central chi: E[M^2] = A^2 + 2 n sd^2 (Constantinides et al., MRM 1997;38:852).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from contextlib import suppress
-from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.linalg import circulant
+from scipy.special import gammaln, hyp1f1
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-
-RAYLEIGH_MEAN = math.sqrt(math.pi / 2)
-RAYLEIGH_SD = math.sqrt(2 - math.pi / 2)
+from mrcore.grid import Triple
+from mrcore.linop import Shape, real_dtype
 
 
 def seeded(seed: int, key: str) -> torch.Generator:
@@ -26,20 +27,45 @@ def seeded(seed: int, key: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def complex_noise(
+    shape: Shape,
+    sd: float,
+    generator: torch.Generator,
+    fwhm_voxels: Triple = (0.0, 0.0, 0.0),
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw complex Gaussian noise (..., X, Y, Z) of `sd` per real channel, whatever its colour.
+
+    White noise is filtered circularly with a Gaussian of `fwhm_voxels` along X, Y, Z, whose gain of variance is 1: the
+    noise spectrum falls as exp(-(2 pi sigma k)^2). It is drawn where the generator is, in the precision of `dtype`,
+    then moved to `device` (None leaves it there) and filtered. With `sd` 0 nothing is drawn.
+
+    Raises:
+        BadInputError: a negative sd, or widths that are not three numbers of voxels from 0.
+    """
+    if len(fwhm_voxels) != 3 or not all(0 <= width < math.inf for width in fwhm_voxels):
+        raise BadInputError(f"fwhm_voxels needs three widths in voxels, not negative, got {fwhm_voxels}")
+    real, imag = _drawn(shape, sd, generator, fwhm_voxels, dtype, device)
+    return torch.complex(real, imag)
+
+
 def add_noise(signal: Tensor, sd: float, generator: torch.Generator) -> Tensor:
     """Return the magnitude of `signal` (real or complex) plus complex white noise of `sd` per real channel.
 
     With `sd` 0 the result is exactly `signal.abs()`.
     """
-    if sd < 0:
-        raise BadInputError(f"a noise sd must not be negative, got {sd}")
     if sd == 0:
         return signal.abs()
-    dtype = signal.dtype.to_real()
-    draw = torch.randn((2, *signal.shape), generator=generator, dtype=dtype, device=generator.device)
-    noise = sd * draw.to(signal.device)
+    noise = _drawn(tuple(signal.shape), sd, generator, (0.0, 0.0, 0.0), signal.dtype, signal.device)
     real, imag = (signal.real, signal.imag) if signal.is_complex() else (signal, torch.zeros_like(signal))
     return torch.hypot(real + noise[0], imag + noise[1])
+
+
+def root_sum_of_squares(channels: Tensor) -> Tensor:
+    """Return the magnitude (..., X, Y, Z) of complex images (..., C, X, Y, Z) of C channels."""
+    # Faster than abs() and vector_norm(), which guard against overflow.
+    return (channels.real.square() + channels.imag.square()).sum(-4).sqrt()
 
 
 def rician_nll(predicted: Tensor, measured: Tensor, sd: float) -> Tensor:
@@ -51,177 +77,50 @@ def rician_nll(predicted: Tensor, measured: Tensor, sd: float) -> Tensor:
     return 0.5 * (measured - predicted) ** 2 / sd**2 - torch.log(torch.special.i0e(z))
 
 
-@dataclass(frozen=True)
-class NoiseEstimate:
-    """Estimated noise `sd` per real channel, the `method` used, voxels it rests on, and a `message` for reports.
+def chi_moments(signal: Tensor, sd: float, n_channels: int = 1) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the root sum of squares of `n_channels` noisy channels.
 
-    `plausible` is False where the values are not distributed as such noise is: ghosts, ringing, filters.
-    """
-
-    sd: float
-    method: str
-    n_voxels: int
-    message: str
-    plausible: bool = True
-
-
-_RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))
-BACKGROUND, RESIDUAL = "background", "residual"
-
-
-def background_noise(image: Tensor, mask: Tensor | None = None) -> NoiseEstimate | None:
-    """Estimate noise from the air around the object in a magnitude image (X, Y, Z); None where there is no air left.
-
-    Air is what lies below the noise's own 4 sd, more than two voxels outside `mask` (X, Y, Z, bool) where one is
-    given. Voxels of exactly 0 were set so by software and do not count; where they outnumber the air, or air is less
-    than 1 % of the image, there is nothing to measure. The estimate is the Rayleigh one from the median,
-    median / sqrt(2 ln 2), which a few bright voxels do not move. Where ghosts or ringing spoil part of the air, its
-    quieter part is used, if that is distributed as noise.
-    """
-    # Two voxels around the object hold its blur.
-    outside = image > 0 if mask is None else (image > 0) & ~_grown(mask, 2)
-    n_zero = int((image == 0).sum()) if mask is None else int(((image == 0) & ~mask).sum())
-    values = image[outside]
-    if values.numel() == 0:
-        return None
-    limit, previous = _two_class_threshold(image[image > 0]), 0.0
-    # The first cut only has to leave most of the air; from there both ends of the range find their place.
-    for _ in range(100):
-        air = values[values <= limit]
-        if air.numel() == 0 or limit == previous:
-            break
-        previous, limit = limit, 4 * _median(air) / _RAYLEIGH_MEDIAN
-    if air.numel() < max(n_zero, 0.01 * image.numel(), 200):
-        return None
-    whole, ratio = _rayleigh(air)
-    if _is_rayleigh(ratio, air.numel()):
-        message = f"noise sd {whole:.4g} from {air.numel()} voxels of air"
-        return NoiseEstimate(whole, BACKGROUND, air.numel(), message)
-    for share in (0.6, 0.4, 0.25):
-        quiet = _quiet_part(image, outside & (image <= limit), share)
-        if quiet.numel() < 200:
-            break
-        sd, quiet_ratio = _rayleigh(quiet)
-        if _is_rayleigh(quiet_ratio, quiet.numel()):
-            message = f"noise sd {sd:.4g} from the quietest {share:.0%} of the air, {quiet.numel()} voxels"
-            return NoiseEstimate(sd, BACKGROUND, quiet.numel(), message)
-    why = f"their mean is {ratio:.2f} sd, not 1.91 as of Rayleigh noise: ghosts, ringing or a filter"
-    message = f"noise sd {whole:.4g} from {air.numel()} voxels of air; {why}"
-    return NoiseEstimate(whole, BACKGROUND, air.numel(), message, plausible=False)
-
-
-def _quiet_part(image: Tensor, air: Tensor, share: float, size: int = 8) -> Tensor:
-    """Return the values of the quietest blocks of air: every second voxel chooses the blocks, the others count."""
-    window = tuple(slice(0, n - n % size) for n in image.shape)
-    shape = [m for n in image.shape for m in (n // size, size)]
-
-    def blocks(x: Tensor) -> Tensor:
-        return x[window].reshape(shape).permute(0, 2, 4, 1, 3, 5).reshape(-1, size**3)
-
-    index = torch.arange(size)
-    even = ((index[:, None, None] + index[:, None] + index) % 2 == 0).reshape(-1)
-    values, usable = blocks(image), blocks(air)
-    full = usable.float().mean(1) > 0.75
-    values, usable = values[full], usable[full]
-    chosen = values[:, even].masked_fill(~usable[:, even], math.nan).nanmedian(1).values
-    order = chosen.argsort()[: math.ceil(share * chosen.numel())]
-    return values[order][:, ~even][usable[order][:, ~even]]
-
-
-def _rayleigh(air: Tensor) -> tuple[float, float]:
-    """Return the noise sd from the median, and mean over standard deviation."""
-    return _median(air) / _RAYLEIGH_MEDIAN, float(air.mean() / air.std().clamp_min(1e-30))
-
-
-def _is_rayleigh(ratio: float, n_voxels: int) -> bool:
-    return abs(ratio * RAYLEIGH_SD / RAYLEIGH_MEAN - 1) < max(0.03, 4 / math.sqrt(max(n_voxels, 1)))
-
-
-def residual_noise(image: Tensor, mask: Tensor) -> NoiseEstimate:
-    """Estimate noise inside `mask` (X, Y, Z, bool) from second differences, for images without air.
-
-    Products of the filter (1, -2, 1) along two or three axes remove what is smooth (Immerkaer, CVIU 1996;64:300);
-    their median absolute deviation / 0.6745 ignores edges. The smallest of the four estimates counts: anatomy only
-    adds. Give a mask of one homogeneous tissue where possible. Noise that is correlated between neighbours (filters,
-    interpolation, learned reconstruction) is underestimated; at SNR below 3 the Rician shape biases it downwards.
+    `signal` is the noise-free root sum of squares, `sd` the noise per real channel; one channel is Rician.
 
     Raises:
-        BadInputError: a mask without room for the filter.
+        BadInputError: an sd that is not positive, or channels other than 1 to 48.
     """
-    found: list[tuple[float, int]] = []
-    for axes in ((0, 1, 2), (0, 1), (0, 2), (1, 2)):
-        detail, inside = image, mask
-        for axis in axes:
-            n = image.shape[axis] - 2
-            if n < 1:
-                break
-            low, middle, high = (detail.narrow(axis, s, n) for s in range(3))
-            detail = (low - 2 * middle + high) / math.sqrt(6)
-            low, middle, high = (inside.narrow(axis, s, n) for s in range(3))
-            inside = low & middle & high
-        else:
-            values = detail[inside]
-            if values.numel() >= 50:
-                found.append((_median((values - _median(values)).abs()) / 0.6745, values.numel()))
-    if not found:
-        raise BadInputError(
-            f"the noise cannot be estimated from a mask of {int(mask.sum())} voxels; give a larger mask or the noise sd"
-        )
-    # An estimate from few voxels may be small by chance.
-    sd, n_voxels = min(found, key=lambda each: each[0] * (1 + 3 / math.sqrt(each[1])))
-    message = f"noise sd {sd:.4g} from second differences in {n_voxels} voxels of the object"
-    return NoiseEstimate(sd, RESIDUAL, n_voxels, message)
-
-
-def estimate_noise(image: Tensor, mask: Tensor, core: Tensor | None = None) -> NoiseEstimate:
-    """Estimate noise from the air outside `mask`, else from residuals in `core`.
-
-    Without a core, or where it is too small for the filter, the residuals are those of the whole mask.
-    Air that is not distributed as noise is only believed where the residuals are no smaller: ghosts and ringing add to
-    the air, anatomy adds to the residuals.
-    """
-    air = background_noise(image, mask)
-    if air is not None and air.plausible:
-        return air
-    residual = _residual_in(image, mask, core)
-    if air is None:
-        return replace(residual, message=f"{residual.message} (no usable air)")
-    found, other = (air, residual) if air.sd <= residual.sd else (residual, air)
-    return replace(found, message=f"{found.message}; not used: {other.message}", plausible=False)
-
-
-def _residual_in(image: Tensor, mask: Tensor, core: Tensor | None) -> NoiseEstimate:
-    if core is not None:
-        with suppress(BadInputError):  # too small for the filter
-            return residual_noise(image, core)
-    return residual_noise(image, mask)
-
-
-def _grown(mask: Tensor, n_voxels: int) -> Tensor:
-    grown = torch.nn.functional.max_pool3d(mask[None].float(), 2 * n_voxels + 1, 1, n_voxels)
-    return grown[0] > 0
-
-
-def _median(values: Tensor) -> float:
-    return float(values.reshape(-1).median())
-
-
-def _two_class_threshold(values: Tensor) -> float:
-    """Return Otsu's threshold (IEEE SMC 1979;9:62) from a histogram of 256 bins."""
-    low, high = float(values.min()), float(values.max())
-    if high <= low:
-        return math.inf
-    counts = torch.histc(values.float(), 256, low, high).double()
-    centre = low + (torch.arange(256, dtype=torch.float64) + 0.5) * (high - low) / 256
-    below = counts.cumsum(0)
-    total, moment = below[-1], (counts * centre).cumsum(0)
-    between = (moment[-1] * below - moment * total).square() / (below * (total - below)).clamp_min(1)
-    return float(centre[int(between.argmax())]) + (high - low) / 512
-
-
-def rician_moments(signal: Tensor, sd: float) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the magnitude of `signal` with noise of `sd` per real channel."""
-    t = signal.double().square() / (2 * sd**2)
-    mean = sd * RAYLEIGH_MEAN * ((1 + t) * torch.special.i0e(t / 2) + t * torch.special.i1e(t / 2))
-    variance = signal.double().square() + 2 * sd**2 - mean.square()
+    if not sd > 0:
+        raise BadInputError(f"moments of a magnitude need a positive noise sd, got {sd}")
+    if not 1 <= n_channels <= 48:  # scipy's 1F1 overflows for more
+        raise BadInputError(f"moments are known for 1 to 48 channels, got {n_channels}")
+    t = signal.double().cpu().numpy() ** 2 / (2 * sd**2)
+    gain = sd * math.sqrt(2) * math.exp(gammaln(n_channels + 0.5) - gammaln(n_channels))
+    mean = torch.as_tensor(gain * hyp1f1(-0.5, n_channels, -t), device=signal.device)
+    variance = signal.double().square() + 2 * n_channels * sd**2 - mean.square()
     return mean.to(signal.dtype), variance.clamp_min(0).sqrt().to(signal.dtype)
+
+
+def _drawn(
+    shape: Shape,
+    sd: float,
+    generator: torch.Generator,
+    fwhm_voxels: Triple,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    """Return real and imaginary part as (2, *shape)."""
+    if not 0 <= sd < math.inf:
+        raise BadInputError(f"a noise sd must be finite and not negative, got {sd}")
+    place = generator.device if device is None else torch.device(device)
+    if sd == 0:
+        return torch.zeros((2, *shape), dtype=real_dtype(dtype), device=place)
+    noise = torch.randn((2, *shape), generator=generator, dtype=real_dtype(dtype), device=generator.device)
+    noise = noise.to(place).mul_(sd)
+    for axis, width in zip((-3, -2, -1), fwhm_voxels, strict=True):
+        if width > 0:
+            matrix = _colouring(shape[axis], width).to(noise)
+            noise = (noise.movedim(axis, -1) @ matrix).movedim(-1, axis)
+    return noise
+
+
+def _colouring(n: int, fwhm_voxels: float) -> Tensor:
+    """Return the circular Gaussian filter (n, n), symmetric, that keeps the variance of white noise."""
+    sigma = fwhm_voxels / math.sqrt(8 * math.log(2))
+    kernel = np.fft.irfft(np.exp(-2 * (math.pi * sigma * np.fft.rfftfreq(n)) ** 2), n)
+    return torch.from_numpy(circulant(kernel / np.linalg.norm(kernel)))

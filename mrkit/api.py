@@ -13,7 +13,7 @@ from mrcore.acquisition import Acquisition
 from mrcore.brainmask import is_skull_stripped
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
-from mrcore.noise import rician_moments
+from mrcore.noise import chi_moments
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
@@ -170,7 +170,7 @@ def superresolve(
     kept = {key: value for key, value in scan.meta.items() if key not in ("Acquisition", "Simulation")}
     image = inner(Volume(fitted.image * ready.scale, ready.lattice, kept), ready.output_grid)
     prob = torch.stack([inner(Volume(p, ready.lattice), ready.output_grid).data for p in fitted.prob])
-    expected, sd = rician_moments(predict(ready.operator, fitted.image), ready.noise_sd)
+    expected, sd = chi_moments(predict(ready.operator, fitted.image), ready.noise_sd)
     return SuperResolved(
         image,
         TissueMap(prob, ready.tissues.names, ready.output_grid),

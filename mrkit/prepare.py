@@ -15,7 +15,7 @@ from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.forward import imaging_operator
 from mrcore.grid import Grid
 from mrcore.linop import LinearOp
-from mrcore.noise import NoiseEstimate, estimate_noise
+from mrcore.noise_estimate import NoiseEstimate, estimate_noise
 from mrcore.resample import resample
 from mrcore.segment import Segmenter
 from mrcore.volume import TissueMap, Volume, require_same_grid

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.noise import NoiseEstimate, estimate_noise
+from mrcore.noise_estimate import NoiseEstimate, estimate_noise
 from mrcore.volume import TissueMap, Volume, require_same_grid
 
 GIVEN = "given"

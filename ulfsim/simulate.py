@@ -12,7 +12,8 @@ from torch import Tensor
 from mrcore.acquisition import Acquisition, to_json
 from mrcore.forward import predict
 from mrcore.linop import LinearOp
-from mrcore.noise import add_noise, background_noise, seeded
+from mrcore.noise import add_noise, seeded
+from mrcore.noise_estimate import background_noise
 from mrcore.volume import TissueMap, Volume
 from ulfsim.calibrate import Calibration, calibrate
 from ulfsim.measure import tissue_cores

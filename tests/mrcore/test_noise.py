@@ -1,3 +1,5 @@
+"""Noise that is drawn: moments, colour, seeds."""
+
 import hashlib
 import subprocess
 import sys
@@ -8,29 +10,7 @@ import torch
 from scipy import stats
 
 from mrcore.errors import BadInputError
-from mrcore.noise import (
-    BACKGROUND,
-    RESIDUAL,
-    add_noise,
-    background_noise,
-    estimate_noise,
-    residual_noise,
-    rician_nll,
-    seeded,
-)
-from mrcore.phantom import digital_head, head_grid
-
-SD = 0.02
-
-
-@pytest.fixture(scope="module")
-def head():
-    return digital_head(head_grid(64), seed=1, texture=0.02)
-
-
-@pytest.fixture(scope="module")
-def scan(head):
-    return add_noise(head.image.data, SD, seeded(5, "test"))
+from mrcore.noise import add_noise, chi_moments, complex_noise, rician_nll, root_sum_of_squares, seeded
 
 
 def test_background_is_rayleigh():
@@ -63,6 +43,90 @@ def test_a_negative_sd_is_refused():
         add_noise(torch.zeros(3), -1.0, seeded(0, "none"))
 
 
+COLOURS = [(0.0, 0.0, 0.0), (2.0, 0.0, 0.7), (0.3, 3.0, 1.0), (1.5, 1.5, 40.0)]
+
+
+def test_white_noise_is_the_draw_itself():
+    draw = torch.randn((2, 5, 6, 7, 8), generator=seeded(3, "white"))
+    noise = complex_noise((5, 6, 7, 8), 0.3, seeded(3, "white"))
+    assert torch.equal(torch.view_as_real(noise).movedim(-1, 0), 0.3 * draw)
+    signal = torch.rand((6, 7, 8))
+    noise = complex_noise((6, 7, 8), 0.3, seeded(3, "one"))
+    assert torch.equal(add_noise(signal, 0.3, seeded(3, "one")), torch.hypot(signal + noise.real, noise.imag))
+
+
+@pytest.mark.parametrize("fwhm_voxels", COLOURS)
+def test_noise_has_its_sd_whatever_its_colour(fwhm_voxels):
+    """Over many draws, at every voxel alike: colour leaves few independent values in one draw."""
+    draws = complex_noise((4000, 5, 6, 4), 1.7, seeded(4, "colour"), fwhm_voxels, torch.float64)
+    for part in (draws.real, draws.imag):
+        variance = part.square().mean(0) / 1.7**2
+        assert float((variance - 1).abs().max()) < 5 * np.sqrt(2 / 4000)
+        assert float(part.mean(0).abs().max()) < 5 * 1.7 / np.sqrt(4000)
+    assert abs(float((draws.real * draws.imag).mean())) < 0.05 * 1.7**2
+
+
+@pytest.mark.parametrize("fwhm_voxels", COLOURS[1:3])
+def test_coloured_noise_has_the_correlation_of_its_filter(fwhm_voxels):
+    """A Gaussian filter of sd s correlates voxels d apart by exp(-d^2 / (4 s^2)) where s is not small."""
+    noise = complex_noise((96, 95, 94), 1.0, seeded(5, "colour"), fwhm_voxels, torch.float64).real
+    assert float(noise.square().mean()) == pytest.approx(1, rel=0.03)
+    for axis, width in enumerate(fwhm_voxels):
+        sigma = width / np.sqrt(8 * np.log(2))
+        k = np.linspace(-0.5, 0.5, 4001)
+        power = np.exp(-((2 * np.pi * sigma * k) ** 2))
+        for apart in (1, 2, 3):
+            measured = float((noise * noise.roll(apart, axis)).mean())
+            expected = (power * np.cos(2 * np.pi * k * apart)).sum() / power.sum()
+            assert measured == pytest.approx(expected, abs=0.02)
+            if width >= 2:
+                assert expected == pytest.approx(np.exp(-(apart**2) / (4 * sigma**2)), abs=0.02)
+
+
+def test_coloured_noise_repeats_with_its_seed_and_wraps_no_axis_of_one():
+    drawn = [complex_noise((8, 1, 6), 1.0, seeded(s, "again"), (2.0, 1.0, 1.0)) for s in (6, 6, 7)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert drawn[0].dtype == torch.complex64
+    assert complex_noise((2, 2, 2), 1.0, seeded(0, "again"), dtype=torch.complex128).dtype == torch.complex128
+    assert torch.equal(complex_noise((2, 3, 4), 0.0, seeded(0, "none"), (1.0, 1.0, 1.0)).abs(), torch.zeros(2, 3, 4))
+
+
+@pytest.mark.parametrize("fwhm_voxels", [(1.0, 1.0), (1.0, -1.0, 0.0), (np.inf, 0.0, 0.0)])
+def test_colours_that_are_none_are_refused(fwhm_voxels):
+    with pytest.raises(BadInputError, match="three widths in voxels"):
+        complex_noise((4, 4, 4), 1.0, seeded(0, "refused"), fwhm_voxels)
+
+
+@pytest.mark.parametrize("n_channels", [1, 4, 16])
+@pytest.mark.parametrize("signal", [0.0, 2.0, 30.0])
+def test_root_sum_of_squares_is_non_central_chi(signal, n_channels):
+    sd = 1.7
+    noise = complex_noise((n_channels, 100, 80, 5), sd, seeded(8, "chi"), dtype=torch.float64)
+    channels = noise + signal / np.sqrt(n_channels) * np.exp(0.3j)
+    magnitude = root_sum_of_squares(channels)
+    assert magnitude.shape == (100, 80, 5)
+    expected = stats.ncx2(2 * n_channels, (signal / sd) ** 2 + 1e-12)
+    assert stats.kstest((magnitude.flatten() / sd).square().numpy(), expected.cdf).pvalue > 1e-3
+    assert float(magnitude.square().mean()) == pytest.approx(signal**2 + 2 * n_channels * sd**2, rel=0.01)
+    mean, spread = chi_moments(torch.tensor(signal, dtype=torch.float64), sd, n_channels)
+    assert float(magnitude.mean()) == pytest.approx(float(mean), rel=0.01)
+    assert float(magnitude.std()) == pytest.approx(float(spread), rel=0.015)
+
+
+def test_one_channel_is_rician():
+    signal = torch.tensor([0.0, 0.5, 3.0, 20.0, 1000.0], dtype=torch.float64)
+    mean, spread = chi_moments(signal, 0.8)
+    rice = stats.rice(signal[:4].numpy() / 0.8, scale=0.8)
+    np.testing.assert_allclose(mean[:4], rice.mean(), rtol=1e-9)
+    np.testing.assert_allclose(spread[:4], rice.std(), rtol=1e-6)
+    assert float(spread[-1]) == pytest.approx(0.8, rel=1e-4)
+    with pytest.raises(BadInputError, match="positive noise sd"):
+        chi_moments(signal, 0.0)
+    with pytest.raises(BadInputError, match="1 to 48 channels, got 49"):
+        chi_moments(signal, 1.0, 49)
+
+
 def test_same_seed_in_two_processes_same_bytes():
     code = (
         "import hashlib, torch; from mrcore.noise import add_noise, seeded; "
@@ -82,83 +146,3 @@ def test_likelihood_is_that_of_the_rice_distribution():
     constant = exact - rician_nll(predicted, measured, sd).numpy()
     # What was left out depends on the measurement alone: log(sd^2 / m).
     assert np.allclose(constant, np.log(sd**2 / measured.numpy()))
-
-
-def test_air_gives_the_noise_with_and_without_a_mask(head, scan):
-    for mask in (head.mask, None):
-        found = background_noise(scan, mask)
-        assert found.method == BACKGROUND
-        assert found.plausible
-        assert found.sd == pytest.approx(SD, rel=0.01)
-
-
-def test_air_is_found_around_skull_and_scalp():
-    head = digital_head(head_grid(64, 220.0), seed=1, skull=True)
-    scan = add_noise(head.image.data, SD, seeded(5, "skull"))
-    assert background_noise(scan, head.mask).sd == pytest.approx(SD, rel=0.01)
-
-
-def test_air_that_software_zeroed_is_not_believed(head, scan):
-    zeroed = torch.where(head.mask, scan, 0.0)
-    assert background_noise(zeroed, head.mask) is None
-    assert background_noise(zeroed) is None
-    found = estimate_noise(zeroed, head.mask, head.tissues.of("WM") > 0.99)
-    assert found.method == RESIDUAL
-    assert found.sd == pytest.approx(SD, rel=0.05)
-
-
-def test_half_zeroed_air_still_counts(head, scan):
-    partly = scan.clone()
-    partly[:, :, :6] = 0
-    assert background_noise(partly, head.mask).sd == pytest.approx(SD, rel=0.01)
-
-
-def test_ghosts_in_part_of_the_air_are_left_out(head, scan):
-    ghosted = scan.clone()
-    air = ~head.mask
-    ghosted[:, 20:44][air[:, 20:44]] += 0.05 * scan.roll(32, 1)[:, 20:44][air[:, 20:44]] + 0.03
-    found = background_noise(ghosted, head.mask)
-    assert found.sd == pytest.approx(SD, rel=0.03)
-    assert "quietest" in found.message
-
-
-def test_air_that_is_nowhere_noise_yields_to_smaller_residuals(head, scan):
-    filtered = torch.where(head.mask, scan, scan + 3 * SD)
-    found = estimate_noise(filtered, head.mask, head.tissues.of("WM") > 0.99)
-    assert found.method == RESIDUAL
-    assert found.sd == pytest.approx(SD, rel=0.05)
-    assert "not used" in found.message
-
-
-def test_residuals_ignore_anatomy_in_a_homogeneous_core(head, scan):
-    core = head.tissues.of("WM") > 0.99
-    assert residual_noise(scan, core).sd == pytest.approx(SD, rel=0.05)
-    assert residual_noise(2 * scan, core).sd == pytest.approx(2 * SD, rel=0.05)
-    # A linear ramp is no noise.
-    ramp = scan + torch.linspace(0, 2, scan.shape[0])[:, None, None]
-    assert residual_noise(ramp, core).sd == pytest.approx(SD, rel=0.05)
-
-
-def test_residuals_need_room():
-    mask = torch.zeros((8, 8, 8), dtype=torch.bool)
-    mask[4, 4, 4] = True
-    with pytest.raises(BadInputError, match="larger mask"):
-        residual_noise(torch.rand((8, 8, 8)), mask)
-
-
-def test_core_without_room_gives_way_to_the_mask(head, scan):
-    core = torch.zeros_like(head.mask)
-    core[32, 32, 32] = True
-    stripped = scan * head.mask
-    found = estimate_noise(stripped, head.mask, core)
-    assert found.sd == estimate_noise(stripped, head.mask).sd > 0
-    assert found.method == RESIDUAL
-
-
-def test_too_little_quiet_air_proves_nothing():
-    """One slice has no blocks of air to choose from: what is not Rayleigh stays implausible."""
-    air = 1 + torch.rand((90, 90, 1), generator=torch.Generator().manual_seed(0))
-    air[40:50, 40:50] = 50.0
-    found = background_noise(air)
-    assert found is not None
-    assert not found.plausible

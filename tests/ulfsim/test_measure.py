@@ -5,7 +5,8 @@ import torch
 
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.grid import with_spacing
-from mrcore.noise import BACKGROUND, RESIDUAL, add_noise, seeded
+from mrcore.noise import add_noise, seeded
+from mrcore.noise_estimate import BACKGROUND, RESIDUAL
 from mrcore.phantom import digital_head, head_grid
 from mrcore.volume import TISSUES, TissueMap, Volume
 from ulfsim.measure import GIVEN, measure, pairs, tissue_cores
