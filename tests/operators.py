@@ -87,6 +87,9 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "imaging non-integer": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0))),
     "imaging odd, delta": lambda: imaging(grid((9, 5, 3), (1, 2, 4)), DELTA_PSF),
     "imaging box": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0)), (AxisPsf(1.0), AxisPsf(), AxisPsf(0, 3.0, False))),
+    "imaging windowed": lambda: imaging(
+        grid((5, 6, 4), (1.6, 1.7, 3.0)), (AxisPsf(taper=0.5), AxisPsf(decay_at_edge=1.2), AxisPsf(1.0, taper=1.0))
+    ),
     "imaging flipped": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0), flips=(0, 2))),
     "imaging permuted": lambda: imaging(grid((4, 5, 6), (3.0, 1.6, 1.7), flips=(1,), order=(2, 0, 1))),
     "imaging oblique": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0), degrees=(12, -7, 20))),

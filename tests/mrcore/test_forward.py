@@ -7,7 +7,7 @@ import pytest
 import torch
 from operators import blob, centroid_mm, grid, numbers, positions_mm, rotation
 
-from mrcore.acquisition import DELTA_PSF, AxisPsf, gaussian_psf
+from mrcore.acquisition import DELTA_PSF, AxisPsf, fse_decay, gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import axis_matrix, covering_grid, imaging_operator, predict, transfer_function
 from mrcore.grid import Grid, directions, grid_about, to_world
@@ -27,6 +27,7 @@ SCANS = {
     "oblique": grid((22, 21, 9), (1.6, 1.7, 5.0), (1, -2, 3), degrees=(9, -14, 20)),
     "oblique, permuted, flipped": grid((9, 22, 21), (5.0, 1.6, 1.7), (1, -2, 3), (15, 5, -8), (1,), (2, 0, 1)),
 }
+WINDOWED = (AxisPsf(taper=0.5), AxisPsf(1.7, taper=1.0, decay_at_edge=1.2), AxisPsf(box_mm=5.0, decay_at_edge=0.5))
 every_scan = pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS.keys())
 
 
@@ -34,7 +35,14 @@ every_scan = pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS.keys())
     ("n_object", "n_scan"),
     [((12, 8, 10), (4, 4, 2)), ((15, 9, 7), (5, 3, 5)), ((12, 15, 9), (5, 6, 8)), ((13, 11, 16), (4, 7, 10))],
 )
-@pytest.mark.parametrize("psf", [(AxisPsf(),) * 3, (AxisPsf(1.7), AxisPsf(0.9, 1.1), AxisPsf(box_mm=2.5))])
+@pytest.mark.parametrize(
+    "psf",
+    [
+        (AxisPsf(),) * 3,
+        (AxisPsf(1.7), AxisPsf(0.9, 1.1), AxisPsf(box_mm=2.5)),
+        (AxisPsf(taper=0.4), AxisPsf(0.9, 1.1, taper=1.0, decay_at_edge=0.7), AxisPsf(box_mm=2.5, decay_at_edge=2.0)),
+    ],
+)
 def test_equals_fft_crop_weights_inverse_fft(n_object, n_scan, psf):
     """Same field of view; at even sizes the Nyquist frequency is shared by both ends of the band."""
     spacing = (1.0, 0.8, 1.3)
@@ -66,7 +74,7 @@ def test_equals_fft_crop_weights_inverse_fft(n_object, n_scan, psf):
 def test_a_flat_object_keeps_its_value(scan):
     source = grid((90, 90, 90), (1, 1, 1), (1, -2, 3))
     flat = torch.full(source.shape, 7.3, dtype=F64)
-    for psf in (DELTA_PSF, gaussian_psf((1.6, 1.7, 5.0)), (AxisPsf(box_mm=4.0, truncate=False),) * 3):
+    for psf in (DELTA_PSF, gaussian_psf((1.6, 1.7, 5.0)), (AxisPsf(box_mm=4.0, truncate=False),) * 3, WINDOWED):
         image = imaging_operator(source, scan, psf, F64)(flat)
         torch.testing.assert_close(image, torch.full(scan.shape, 7.3, dtype=F64), rtol=1e-9, atol=1e-9)
 
@@ -152,6 +160,37 @@ def test_truncation_removes_the_high_band_and_keeps_the_low():
             assert (axis_matrix(n, at, 1.0, AxisPsf(truncate=False), voxel_mm) @ wave).abs().max() > 0.5
 
 
+def test_taper_by_hand():
+    """Voxels of 2.5 mm: the band ends at 0.2 cycles/mm; half of it tapered: 1 to 0.1, 1/2 at 0.15, 0 at 0.2."""
+    k = np.array([0, 0.05, 0.1, 0.125, 0.15, 0.2, 0.21])
+    half = [1, 1, 1, (2 + math.sqrt(2)) / 4, 0.5, 0, 0]
+    np.testing.assert_allclose(transfer_function(k, AxisPsf(taper=0.5), 2.5), half, atol=1e-15)
+    np.testing.assert_allclose(transfer_function(-k, AxisPsf(taper=0.5), 2.5), half, atol=1e-15)
+    hann = [np.cos(np.pi * each / 0.4) ** 2 for each in k[:-1]]
+    np.testing.assert_allclose(transfer_function(k[:-1], AxisPsf(taper=1.0), 2.5), hann, atol=1e-15)
+
+
+def test_decay_by_hand():
+    """80 ms from the centre to the edge and a T2 of 100 ms: exp(-0.8) at the edge, its root halfway there."""
+    k = np.array([0, 0.1, -0.1, 0.1999])
+    psf = AxisPsf(decay_at_edge=fse_decay(0.08, 0.1))
+    expected = [1, math.exp(-0.4), math.exp(-0.4), math.exp(-0.8 * 0.9995)]
+    np.testing.assert_allclose(transfer_function(k, psf, 2.5), expected, rtol=1e-12)
+
+
+def test_a_taper_lowers_the_ringing_of_an_edge():
+    n, voxel_mm = 240, 4.0
+    edge = torch.zeros(n, dtype=F64)
+    edge[60:180] = 1
+    overshoot = [
+        float((axis_matrix(n, np.arange(n), 1.0, AxisPsf(taper=taper), voxel_mm) @ edge).max()) - 1
+        for taper in (0, 0.5, 1)
+    ]
+    assert overshoot[0] == pytest.approx(0.089, abs=0.01)  # Gibbs: 8.9 % of the step
+    assert overshoot[1] < 0.06
+    assert overshoot[2] < 0.01
+
+
 def test_voxel_sizes_rounded_as_in_headers_have_the_same_band():
     at = np.arange(24) * 2.5
     exact, rounded = (axis_matrix(60, at, 1.0, AxisPsf(), v) for v in (2.5, 2.5 * (1 - 1e-7)))
@@ -161,7 +200,8 @@ def test_voxel_sizes_rounded_as_in_headers_have_the_same_band():
 def test_every_part_of_a_psf_changes_the_scan():
     x, scan = blob(OBJECT, CENTRE, 1.2), SCANS["non-integer"]
     base = imaging_operator(OBJECT, scan, (AxisPsf(),) * 3, F64)(x)
-    for part in (AxisPsf(gaussian_fwhm_mm=2.5), AxisPsf(box_mm=3.0), AxisPsf(truncate=False)):
+    parts = (AxisPsf(2.5), AxisPsf(box_mm=3.0), AxisPsf(truncate=False), AxisPsf(taper=0.5), AxisPsf(decay_at_edge=1.0))
+    for part in parts:
         for a in range(3):
             psf = tuple(part if i == a else AxisPsf() for i in range(3))
             assert float((imaging_operator(OBJECT, scan, psf, F64)(x) - base).abs().max()) > 1e-3 * float(base.max())
