@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from mrcore.errors import BadInputError
+from mrcore.grid import Grid, Shape3, to_world
 
 
 @dataclass(frozen=True)
@@ -36,3 +41,13 @@ class Encoding:
     def slice_axis(self) -> int:
         """The axis that is neither read out nor phase-encoded in plane."""
         return 3 - self.readout_axis - self.phase_axis
+
+
+def field_of_view_centre(grid: Grid) -> NDArray[np.float64]:
+    """Return the world position in mm of the middle of the field of view, between both middle voxels if n is even."""
+    return to_world(grid, (np.array(grid.shape) - 1) / 2)
+
+
+def along_axis(values: Tensor, axis: int, shape: Shape3) -> Tensor:
+    """Return `values` (n,) repeated over the other axes of `shape`, n being the size of `axis`."""
+    return values.reshape([-1 if a == axis else 1 for a in range(3)]).expand(shape).contiguous()

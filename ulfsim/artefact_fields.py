@@ -8,8 +8,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from mrcore.errors import BadInputError
-from mrcore.grid import Triple
+from mrcore.forward import covering_grid
+from mrcore.grid import Grid, Triple, directions, to_world
+from mrcore.linop import LinearOp
+from mrcore.ops import DiagonalOp
+from mrcore.ops_warp import WarpAxisOp
+from mrcore.resample import ResampleOp
+from ulfsim.artefact_encoding import Encoding, field_of_view_centre
+from ulfsim.plan import ScanPlan
 
 GAMMA_HZ_PER_T = 42.577478518e6
 """Gyromagnetic ratio of the proton over 2 pi (CODATA 2018)."""
@@ -72,6 +84,154 @@ class ConcomitantWarp:
         if self.field_axis not in ("R", "A", "S"):
             raise BadInputError(f"field_axis must be R, A or S, got '{self.field_axis}'")
         object.__setattr__(self, "isocentre_mm", _numbers(self.isocentre_mm, 3, "an isocentre"))
+
+
+def bias_factor(bias: ReceiveBias, position_mm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return the factor at positions (right, anterior, superior) from the centre; its logarithm is 0 in the mean."""
+    ball = _ball()
+    inside = _quadratic(bias.coefficients, ball)
+    spread = (inside.max() - inside.min()).clamp_min(1e-12)
+    return torch.exp(math.log(bias.ratio) * (_quadratic(bias.coefficients, position_mm) - inside.mean()) / spread)
+
+
+def off_resonance_ppm(b0: B0Distortion, position_mm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return the off-resonance in ppm at positions (right, anterior, superior) from the centre."""
+    r, a, s = (x / RADIUS_MM for x in position_mm)
+    c = b0.coefficients_ppm
+    first = c[0] * r + c[1] * a + c[2] * s + c[3] * r * a + c[4] * a * s + c[5] * s * r
+    return first + c[6] * (s * s - (r * r + a * a) / 2) + c[7] * (r * r - a * a)
+
+
+def peak_to_peak_ppm(b0: B0Distortion) -> float:
+    """Return the largest minus the smallest off-resonance within 100 mm of the centre."""
+    inside = off_resonance_ppm(b0, _ball())
+    return float(inside.max() - inside.min())
+
+
+def b0_shift_mm(
+    b0: B0Distortion, encoding: Encoding, position_mm: tuple[Tensor, Tensor, Tensor], field_t: float, voxel_mm: float
+) -> Tensor:
+    """Return the displacement along the readout: delta_f / bandwidth per voxel x voxel size, delta_f = ppm x f0.
+
+    (Jezzard & Balaban, MRM 1995;34:65, eq. 1, for the readout axis of a spin echo.)
+    """
+    hz = off_resonance_ppm(b0, position_mm) * 1e-6 * GAMMA_HZ_PER_T * field_t
+    return hz / encoding.bandwidth_hz * voxel_mm
+
+
+def readout_gradient_t_per_m(encoding: Encoding, voxel_mm: float) -> float:
+    """Return the gradient under which neighbouring voxels differ by the bandwidth per voxel."""
+    return encoding.bandwidth_hz / (GAMMA_HZ_PER_T * voxel_mm * 1e-3)
+
+
+def concomitant_field_t(
+    warp: ConcomitantWarp,
+    gradient_t_per_m: tuple[float, float, float],
+    position_mm: tuple[Tensor, Tensor, Tensor],
+    field_t: float,
+) -> Tensor:
+    """Return the concomitant field of a gradient (along R, A, S) of symmetric coils, of lowest order in 1 / B0.
+
+    B_c = (|G_t|^2 z^2 + G_z^2 |r_t|^2 / 4 - G_z z G_t . r_t) / (2 B0), z along the main field, t across it (Bernstein
+    et al., MRM 1998;39:300, eq. 2).
+    """
+    main = "RAS".index(warp.field_axis)
+    across = [a for a in range(3) if a != main]
+    place = [(x - offset) * 1e-3 for x, offset in zip(position_mm, warp.isocentre_mm, strict=True)]
+    g, z = gradient_t_per_m, place[main]
+    transverse = sum(g[a] ** 2 for a in across)
+    mixed = g[across[0]] * place[across[0]] + g[across[1]] * place[across[1]]
+    around = place[across[0]].square() + place[across[1]].square()
+    return (transverse * z * z + g[main] ** 2 / 4 * around - g[main] * z * mixed) / (2 * field_t)
+
+
+def disturbed_object(
+    plan: ScanPlan,
+    encoding: Encoding,
+    bias: ReceiveBias | None,
+    b0: B0Distortion | None,
+    concomitant: ConcomitantWarp | None,
+) -> tuple[LinearOp | None, Grid]:
+    """Return the operator of the static fields on the object, None without any, and the lattice it ends on.
+
+    That is the object's own lattice, unless the readout is oblique to it and something is displaced: then it is one
+    along the scan's axes. Both displacements act together, as both add to the readout gradient.
+    """
+    dtype, device = plan.operator.dtype, plan.operator.device
+    operator: LinearOp | None = None
+    lattice = plan.object_grid
+    if bias is not None:
+        factor = bias_factor(bias, _positions_mm(lattice, plan))
+        operator = DiagonalOp(factor.to(device=device, dtype=dtype))
+    if b0 is None and concomitant is None:
+        return operator, lattice
+    axis, sign = _axis_along(lattice, plan.scan_grid, encoding.readout_axis)
+    if sign == 0:
+        lattice = covering_grid(plan.scan_grid, min(lattice.spacing_mm), 2 * max(plan.scan_grid.spacing_mm))
+        turned = ResampleOp(plan.object_grid, lattice, dtype=dtype, device=device)
+        operator = turned if operator is None else turned @ operator
+        axis, sign = encoding.readout_axis, 1
+    shift_mm = _shift_mm(plan, encoding, b0, concomitant, _positions_mm(lattice, plan, edges_of=axis))
+    shift = shift_mm * (sign / lattice.spacing_mm[axis])
+    warp = WarpAxisOp(shift.to(device=device, dtype=dtype), axis)
+    return (warp if operator is None else warp @ operator), lattice
+
+
+def _shift_mm(
+    plan: ScanPlan,
+    encoding: Encoding,
+    b0: B0Distortion | None,
+    concomitant: ConcomitantWarp | None,
+    position_mm: tuple[Tensor, Tensor, Tensor],
+) -> Tensor:
+    """Return the displacement along the scan's readout axis in mm."""
+    field_t, voxel_mm = plan.acquisition.field_t, plan.scan_grid.spacing_mm[encoding.readout_axis]
+    total = torch.zeros_like(position_mm[0])
+    if b0 is not None:
+        total += b0_shift_mm(b0, encoding, position_mm, field_t, voxel_mm)
+    if concomitant is not None:
+        strength = readout_gradient_t_per_m(encoding, voxel_mm)
+        r, a, s = (strength * float(d) for d in directions(plan.scan_grid)[:, encoding.readout_axis])
+        # A field B appears where the gradient has it: B / G away.
+        total += concomitant_field_t(concomitant, (r, a, s), position_mm, field_t) / strength * 1e3
+    return total
+
+
+def _axis_along(lattice: Grid, scan_grid: Grid, scan_axis: int) -> tuple[int, int]:
+    """Return the axis of `lattice` along the scan's axis and 1 or -1 for its sense; 0 where none is within 1e-3."""
+    cosine = directions(lattice).T @ directions(scan_grid)
+    axis = int(np.abs(cosine[:, scan_axis]).argmax())
+    shared = np.abs(cosine[axis, scan_axis]) > 1 - 1e-6
+    return axis, int(np.sign(cosine[axis, scan_axis])) if shared else 0
+
+
+def _positions_mm(lattice: Grid, plan: ScanPlan, edges_of: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return R, A, S (X, Y, Z each) of the voxels from the centre of the scan's field of view, or of voxel edges."""
+    centre = field_of_view_centre(plan.scan_grid)
+    first = np.zeros(3) if edges_of is None else np.where(np.arange(3) == edges_of, -0.5, 0.0)
+    start = to_world(lattice, first) - centre
+    steps = [
+        torch.arange(n + (a == edges_of), dtype=torch.float64).reshape([-1 if b == a else 1 for b in range(3)])
+        for a, n in enumerate(lattice.shape)
+    ]
+    matrix: NDArray[np.float64] = lattice.affine[:3, :3]
+    r, a, s = (sum((matrix[w, i] * steps[i] for i in range(3)), torch.tensor(start[w])) for w in range(3))
+    return r, a, s
+
+
+def _quadratic(coefficients: tuple[float, ...], position_mm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    r, a, s = (x / RADIUS_MM for x in position_mm)
+    c = coefficients
+    linear = c[0] * r + c[1] * a + c[2] * s + c[3] * r * a + c[4] * a * s + c[5] * s * r
+    return linear + c[6] * r * r + c[7] * a * a + c[8] * s * s
+
+
+def _ball(n: int = 41) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions that fill the sphere of 100 mm."""
+    ticks = torch.linspace(-RADIUS_MM, RADIUS_MM, n, dtype=torch.float64)
+    r, a, s = torch.meshgrid(ticks, ticks, ticks, indexing="ij")
+    inside = r * r + a * a + s * s <= RADIUS_MM**2 * (1 + 1e-9)
+    return r[inside], a[inside], s[inside]
 
 
 def _numbers(values: tuple[float, ...], n: int, what: str) -> tuple[float, ...]:

@@ -5,16 +5,26 @@ Amplitudes are in units of the noise sd per real channel, as interference is mea
 
 from __future__ import annotations
 
+import cmath
 import math
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from mrcore.errors import BadInputError
-from mrcore.grid import Triple
+from mrcore.grid import Shape3, Triple
+from mrcore.noise import seeded
+from mrcore.ops import FourierOp
+from ulfsim.artefact_encoding import Encoding
 
 
 @dataclass(frozen=True)
 class Zipper:
     """Narrow-band radio interference: a bright line across the readout axis for each frequency.
+
+    The line lies frequency / bandwidth per voxel from the middle voxel; a frequency outside the readout's band is
+    filtered out.
 
     Attributes:
         frequencies_hz: offsets from the centre frequency.
@@ -68,3 +78,43 @@ class Spikes:
         if not self.samples:
             raise BadInputError("spikes need at least one sample; use None for no spikes")
         object.__setattr__(self, "samples", tuple(self.samples))
+
+
+def zipper_k_space(zipper: Zipper, encoding: Encoding, shape: Shape3) -> Tensor:
+    """Return the k-space (X, Y, Z, complex128) of the tones: exp(-2 pi i q f / (n bandwidth)), q the sample of an echo.
+
+    Each of the other two axes' lines is an echo with a random phase of its own, as interference is not locked to the
+    sequence. The energy of each tone is `amplitude`^2 per echo, that of a line of this root mean square in the image.
+    """
+    axis, n = encoding.readout_axis, shape[encoding.readout_axis]
+    echoes = [1 if a == axis else s for a, s in enumerate(shape)]
+    sample = (torch.arange(n, dtype=torch.float64) - n // 2).reshape([-1 if a == axis else 1 for a in range(3)])
+    generator = seeded(zipper.seed, "ulfsim.artefacts:zipper")
+    total = torch.zeros(shape, dtype=torch.complex128)
+    for frequency_hz in zipper.frequencies_hz:
+        phase = 2 * math.pi * torch.rand(echoes, generator=generator, dtype=torch.float64)
+        jitter_hz = zipper.width_hz * torch.randn(echoes, generator=generator, dtype=torch.float64)
+        place = (frequency_hz + jitter_hz) / encoding.bandwidth_hz
+        passed = ((place >= -(n // 2)) & (place < n - n // 2)).double() * zipper.amplitude / math.sqrt(n)
+        total += torch.polar(passed.expand(shape), phase - 2 * math.pi * sample * place / n)
+    return total
+
+
+def spikes_k_space(spikes: Spikes, shape: Shape3) -> Tensor:
+    """Return the k-space (X, Y, Z, complex128) of the samples: each makes plane waves of its amplitude in the image."""
+    total = torch.zeros(shape, dtype=torch.complex128)
+    for spike in spikes.samples:
+        i, j, k = (min(n // 2 + round(p * n), n - 1) for p, n in zip(spike.place, shape, strict=True))
+        total[i, j, k] += cmath.rect(spike.amplitude * math.sqrt(math.prod(shape)), math.radians(spike.phase_deg))
+    return total
+
+
+def interference_image(
+    zipper: Zipper | None, spikes: Spikes | None, encoding: Encoding, shape: Shape3
+) -> Tensor | None:
+    """Return what both add to the image (X, Y, Z, complex128), in noise sd; None where there is neither."""
+    parts = [zipper_k_space(zipper, encoding, shape)] if zipper is not None else []
+    parts += [spikes_k_space(spikes, shape)] if spikes is not None else []
+    if not parts:
+        return None
+    return FourierOp(shape, torch.complex128).H(torch.stack(parts).sum(0))

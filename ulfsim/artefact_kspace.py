@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.grid import Triple
+from mrcore.forward import imaging_operator
+from mrcore.grid import Grid, Shape3, Triple, cropped, to_world
+from mrcore.linop import LinearOp
+from mrcore.ops import CropOp, DiagonalOp, FourierOp, SeparableOp
+from mrcore.ops_embed import ComplexOp
+from ulfsim.artefact_encoding import Encoding, along_axis, field_of_view_centre
+from ulfsim.plan import ScanPlan
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,11 @@ class ShotMotion:
         if len(self.poses) < 2:
             raise BadInputError(f"motion between shots needs at least two poses, got {len(self.poses)}")
         object.__setattr__(self, "poses", tuple(self.poses))
+
+    @property
+    def moves(self) -> bool:
+        """Whether any shot is out of place."""
+        return any(pose != Pose() for pose in self.poses)
 
 
 @dataclass(frozen=True)
@@ -101,3 +120,92 @@ class Wrap:
     def __post_init__(self) -> None:
         if not 0.1 <= self.fov_fraction <= 1:
             raise BadInputError(f"fov_fraction must be between 0.1 and 1, got {self.fov_fraction}")
+
+
+def lines_of_shot(motion: ShotMotion, shot: int, n_lines: int) -> Tensor:
+    """Return which of `n_lines` phase-encoding lines (bool) belong to a shot."""
+    line, n_shots = torch.arange(n_lines), len(motion.poses)
+    return line % n_shots == shot if motion.interleaved else line * n_shots // n_lines == shot
+
+
+def ghost_weight(ghost: NyquistGhost, n_lines: int) -> Tensor:
+    """Return the complex factor of each line; line `n // 2` is the centre of k-space and even.
+
+    The factors are (1 +- gain / 2) exp(+- i phase / 2), so the image keeps c times itself, c = cos(phase / 2) + i gain
+    / 2 sin(phase / 2), and gains a ghost half a field of view away of i sin(phase / 2) + gain / 2 cos(phase / 2)
+    (Bruder et al., MRM 1992;23:311).
+    """
+    sign = 1.0 - 2.0 * ((torch.arange(n_lines) - n_lines // 2) % 2).double()
+    phase = sign * math.radians(ghost.phase_deg) / 2
+    return torch.polar(1 + sign * ghost.gain_difference / 2, phase)
+
+
+def drift_weight(drift: IntensityDrift, n: int) -> Tensor:
+    """Return the gain of each line or slice: linear in the time at which it is read, 1 in the mean."""
+    order = torch.cat([torch.arange(start, n, drift.n_passes) for start in range(min(drift.n_passes, n))])
+    time = torch.empty(n, dtype=torch.float64)
+    time[order] = torch.linspace(0, 1, n, dtype=torch.float64) if n > 1 else torch.tensor([0.5], dtype=torch.float64)
+    return 1 + drift.change * (time - 0.5)
+
+
+def wrap_operator(wrap: Wrap, axis: int, shape: Shape3, dtype: torch.dtype, device: torch.device) -> LinearOp:
+    """Return the operator that folds an image (X, Y, Z) along `axis`; its shape and voxels stay.
+
+    Lines 1 / (fraction x field of view) apart cannot tell positions that are a reduced field of view apart: they are
+    added. The image is that of the n' = round(fraction x n) middle voxels; the others are 0.
+    """
+    n = shape[axis]
+    kept = max(1, round(wrap.fov_fraction * n))
+    start = n // 2 - kept // 2
+    fold = torch.zeros(n, n)
+    voxel = torch.arange(n)
+    fold[start + (voxel - start) % kept, voxel] = 1
+    a, b, c = ((fold if i == axis else torch.eye(size)).to(device, dtype) for i, size in enumerate(shape))
+    return SeparableOp((a, b, c))
+
+
+def pose_matrix(pose: Pose, centre_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the 4 x 4 matrix that moves the head, world mm to world mm."""
+    out = np.eye(4)
+    out[:3, :3] = Rotation.from_euler("xyz", pose.rotation_deg, degrees=True).as_matrix()
+    out[:3, 3] = centre_mm + np.array(pose.shift_mm) - out[:3, :3] @ centre_mm
+    return out
+
+
+def scan_operator(plan: ScanPlan, lattice: Grid, pose: Pose) -> LinearOp:
+    """Return the imaging operator from `lattice` to the scan of an object in `pose`: the scan's grid is moved back.
+
+    The lattice is padded with zeros by as much as the scan's corners move, so that nothing wraps. An object at rest is
+    not padded.
+    """
+    dtype, device, psf = plan.operator.dtype, plan.operator.device, plan.acquisition.psf
+    if pose == Pose():
+        if lattice is plan.object_grid:
+            return plan.operator
+        return imaging_operator(lattice, plan.scan_grid, psf, dtype, device)
+    scan = plan.scan_grid
+    moved = Grid(scan.shape, np.linalg.inv(pose_matrix(pose, field_of_view_centre(scan))) @ scan.affine)
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in scan.shape])).reshape(3, -1).T
+    way_mm = float(np.linalg.norm(to_world(moved, corners) - to_world(scan, corners), axis=1).max())
+    i, j, k = (math.ceil(way_mm / spacing) + 1 for spacing in lattice.spacing_mm)
+    shape = (lattice.shape[0] + 2 * i, lattice.shape[1] + 2 * j, lattice.shape[2] + 2 * k)
+    padded = cropped(lattice, (-i, -j, -k), shape)
+    return imaging_operator(padded, moved, psf, dtype, device) @ CropOp(shape, lattice.shape, dtype, device).H
+
+
+def k_space_of(plan: ScanPlan, lattice: Grid, encoding: Encoding, motion: ShotMotion | None) -> LinearOp:
+    """Return the operator from the object on `lattice` to its complex k-space: sum_s M_s F A_s, lines M_s of shot s.
+
+    Shots in the same pose are scanned once. The static fields move with the head.
+    """
+    shape, dtype, device = plan.operator.shape_out, plan.operator.dtype, plan.operator.device
+    to_k = FourierOp(shape, dtype, device) @ ComplexOp(shape, dtype, device)
+    if motion is None:
+        return to_k @ scan_operator(plan, lattice, Pose())
+    parts = []
+    for pose in dict.fromkeys(motion.poses):
+        shots = [s for s, each in enumerate(motion.poses) if each == pose]
+        mine = torch.stack([lines_of_shot(motion, s, shape[encoding.phase_axis]) for s in shots]).any(0)
+        lines = DiagonalOp(along_axis(mine.to(device, dtype), encoding.phase_axis, plan.scan_grid.shape))
+        parts.append(lines @ to_k @ scan_operator(plan, lattice, pose))
+    return reduce(LinearOp.__add__, parts)

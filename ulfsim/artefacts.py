@@ -10,13 +10,25 @@ import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid
+from mrcore.grid import Grid, Shape3
 from mrcore.linop import LinearOp
+from mrcore.ops import DiagonalOp, FourierOp
 from mrcore.ops_embed import ComplexOp
-from ulfsim.artefact_encoding import Encoding
-from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias
-from ulfsim.artefact_interference import Spike, Spikes, Zipper
-from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
+from ulfsim.artefact_encoding import Encoding, along_axis
+from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias, disturbed_object
+from ulfsim.artefact_interference import Spike, Spikes, Zipper, interference_image
+from ulfsim.artefact_kspace import (
+    IntensityDrift,
+    NyquistGhost,
+    Pose,
+    ShotMotion,
+    Wrap,
+    drift_weight,
+    ghost_weight,
+    k_space_of,
+    scan_operator,
+    wrap_operator,
+)
 from ulfsim.plan import ScanPlan
 
 
@@ -24,8 +36,9 @@ from ulfsim.plan import ScanPlan
 class Artefacts:
     """What disturbs a scan; None where an artefact is absent. `encoding` says along which axes.
 
-    They act in the order of the fields: bias, B0 and concomitant field on the object; then the shots are scanned, each
-    in its pose; ghost and drift act on k-space, wrap on the image; zipper and spikes are added.
+    They act in this order: bias, then B0 and concomitant field on the object; the shots are scanned, each in its pose;
+    ghost and drift over lines act on k-space, drift over slices and wrap on the image; zipper and spikes are added.
+    Lines are counted over the full field of view, before the wrap.
     """
 
     bias: ReceiveBias | None = None
@@ -52,10 +65,40 @@ NO_ARTEFACTS = Artefacts()
 def disturbed_operator(plan: ScanPlan, artefacts: Artefacts) -> LinearOp:
     """Return the operator from an object (X, Y, Z, real) to its disturbed complex scan, without noise and interference.
 
-    Without artefacts it is `plan.operator` with an imaginary part of 0.
+    Without artefacts it is `plan.operator` with an imaginary part of 0. Motion wants an object lattice that holds the
+    head with a margin.
     """
-    del artefacts
-    return ComplexOp(plan.operator.shape_out, plan.operator.dtype, plan.operator.device) @ plan.operator
+    shape, dtype, device = plan.scan_grid.shape, plan.operator.dtype, plan.operator.device
+    encoding = artefacts.encoding
+    fields_of_object, lattice = disturbed_object(plan, encoding, artefacts.bias, artefacts.b0, artefacts.concomitant)
+    weight = _line_weight(artefacts, shape)
+    motion = artefacts.motion if artefacts.motion is not None and artefacts.motion.moves else None
+    if weight is None and motion is None:
+        operator = ComplexOp(shape, dtype, device) @ scan_operator(plan, lattice, Pose())
+    else:
+        operator = k_space_of(plan, lattice, encoding, motion)
+        if weight is not None:
+            lines = weight.to(device, dtype.to_complex())
+            operator = DiagonalOp(along_axis(lines, encoding.phase_axis, shape)) @ operator
+        operator = FourierOp(shape, dtype, device).H @ operator
+    if fields_of_object is not None:
+        operator = operator @ fields_of_object
+    if artefacts.drift is not None and artefacts.drift.over_slices:
+        gain = drift_weight(artefacts.drift, shape[encoding.slice_axis]).to(device, dtype)
+        operator = DiagonalOp(along_axis(gain, encoding.slice_axis, shape)) @ operator
+    if artefacts.wrap is not None:
+        operator = wrap_operator(artefacts.wrap, encoding.phase_axis, shape, dtype, device) @ operator
+    return operator
+
+
+def _line_weight(artefacts: Artefacts, shape: Shape3) -> Tensor | None:
+    """Return the complex factor of each phase-encoding line; None where nothing changes them."""
+    n_lines = shape[artefacts.encoding.phase_axis]
+    weight = None if artefacts.ghost is None else ghost_weight(artefacts.ghost, n_lines)
+    if artefacts.drift is None or artefacts.drift.over_slices:
+        return weight
+    gain = drift_weight(artefacts.drift, n_lines).to(torch.complex128)
+    return gain if weight is None else weight * gain
 
 
 def interference(
@@ -66,9 +109,8 @@ def interference(
     The caller multiplies by `Acquisition.noise_sd`. `dtype` may be real or complex, the result is complex of that
     precision; None where there is neither zipper nor spikes.
     """
-    if artefacts.zipper is None and artefacts.spikes is None:
-        return None
-    return torch.zeros(scan_grid.shape, dtype=dtype.to_complex(), device=device)
+    image = interference_image(artefacts.zipper, artefacts.spikes, artefacts.encoding, scan_grid.shape)
+    return None if image is None else image.to(device, dtype.to_complex())
 
 
 def to_json(artefacts: Artefacts) -> dict[str, Any]:
