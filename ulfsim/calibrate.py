@@ -1,9 +1,9 @@
 """Calibration: one gain per tissue so that the simulated scan, measured again, has the target SNRs.
 
-A scan's mean in region r is linear in the gains m: A_r = sum_t B[r, t] m_t, B[r, t] = mean over r of D(I q_t), with
-image I, shares q of its signal per tissue and imaging operator D. Contrasts alone (differences of A) leave one
-direction free, the null vector n with B n = 1: it adds the same SNR to every tissue. So each calibration states its
-gauge, what fixed that direction, and reports how far the bounds would let one go along it.
+A scan's mean in region r is linear in the gains m: A_r = sum_t B[r, t] m_t, B[r, t] the mean over r of the scan of
+tissue t's part of the image. Contrasts alone (differences of A) leave one direction free, the null vector n with
+B n = 1: it adds the same SNR to every tissue. So each calibration states its gauge, what fixed that direction, and
+reports how far the bounds would let one go along it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,20 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear
 
 from mrcore.errors import BadInputError
 from mrcore.volume import require_same_grid
-from ulfsim.measure import pairs
+from ulfsim.bounded import solve_bounded
+from ulfsim.gauge import (
+    Problem,
+    active_bounds,
+    check_determined,
+    contrast_warnings,
+    differences,
+    feasible_interval,
+    null_vector,
+    sensitivity,
+)
 from ulfsim.plan import ScanPlan
 from ulfsim.response import response
 from ulfsim.source import Source
@@ -27,7 +36,6 @@ Array = NDArray[np.float64]
 
 ABSOLUTE = "absolute SNR of every tissue"
 NEAREST = "contrasts, gains nearest to a prior"
-CONTRAST_ONLY = "contrasts only, smallest gains (published method)"
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class Calibration:
         null_vector: change of the gains that adds 1 to every SNR and changes no contrast.
         feasible_interval: multiples of `null_vector` that may be added within the bounds.
         active_bounds: gains that lie on a bound.
+        sensitivity: d gain / d target, per tissue and target (a tissue's SNR, or a pair's contrast where only those
+            were asked for); 0 for a gain on a bound. Where the noise was chosen too, it follows the target.
         scale: how the noise, and with it the intensity scale, was chosen.
         warnings: what a reader of the result must know.
     """
@@ -57,6 +67,7 @@ class Calibration:
     null_vector: Mapping[str, float]
     feasible_interval: tuple[float, float]
     active_bounds: tuple[str, ...]
+    sensitivity: Mapping[str, Mapping[str, float]]
     scale: str
     warnings: tuple[str, ...]
 
@@ -64,6 +75,24 @@ class Calibration:
     def misses_target(self) -> bool:
         """Whether a predicted SNR is more than 1 % off its target."""
         return any(abs(self.predicted[name] / value - 1) > 0.01 for name, value in self.target.items())
+
+
+def to_json(calibration: Calibration) -> dict[str, object]:
+    """Return the calibration as JSON values."""
+    return {
+        "Gains": dict(calibration.gains),
+        "BackgroundGain": calibration.background_gain,
+        "NoiseSd": calibration.noise_sd,
+        "TargetSnr": dict(calibration.target),
+        "PredictedSnr": dict(calibration.predicted),
+        "Gauge": calibration.gauge,
+        "NullVector": dict(calibration.null_vector),
+        "FeasibleInterval": list(calibration.feasible_interval),
+        "ActiveBounds": list(calibration.active_bounds),
+        "Sensitivity": {name: dict(row) for name, row in calibration.sensitivity.items()},
+        "Scale": calibration.scale,
+        "Warnings": list(calibration.warnings),
+    }
 
 
 def calibrate(
@@ -101,121 +130,55 @@ def calibrate(
     if upper <= 0 or (noise_sd is not None and noise_sd <= 0):
         raise BadInputError(f"upper and noise_sd must be positive, got {upper} and {noise_sd}")
     matrix, notes = measured or response(source, plan)
+    check_determined(matrix)
     target = np.array([target_snr[name] for name in names])
-    start = None if prior is None else np.array([prior[name] for name in names])
-    scale = "units of the source, whose noise sd was given"
+    rows, effect = _system(matrix, None if prior is None else np.array([prior[name] for name in names]))
+    scale, limit = "units of the source, whose noise sd was given", np.inf
+    if noise_sd is not None:
+        limit = upper / noise_sd
+    bounds = np.r_[np.full(len(names), limit), np.full(rows.shape[1] - len(names), np.inf)]
+    unit = solve_bounded(rows, effect @ target, 0.0, bounds)
+    free = (unit > 1e-6 * unit.max()) & (unit < bounds * (1 - 1e-6))
+    slope = sensitivity(rows, effect, free)[: len(names)]
+    unit = unit[: len(names)]
     if noise_sd is None:
-        noise_sd = upper / float(_solve(matrix, target, start, np.inf).max())
         scale = f"intensities of the source: the largest gain is {upper:g}"
-    problem = _Problem(names, matrix, upper, noise_sd, ABSOLUTE if start is None else NEAREST, scale)
-    gains = _solve(matrix, target, start, upper / noise_sd) * noise_sd
-    warnings = (*notes, *_contrast_warnings(problem, gains, np.array(source.levels)))
-    return _result(problem, gains, target, warnings)
+        largest = int(unit.argmax())
+        noise_sd = float(upper / unit[largest])
+        # All gains are divided by the largest, whose own change they share.
+        slope = slope - np.outer(unit / unit[largest], slope[largest])
+    gains = np.minimum(unit * noise_sd, upper)
+    problem = Problem(names, matrix, upper, noise_sd, ABSOLUTE if prior is None else NEAREST, scale)
+    warnings = (*notes, *contrast_warnings(names, matrix @ gains, np.array(source.levels)))
+    slopes = table(names, names, slope * noise_sd)
+    return concluded(problem, gains, matrix @ gains, named(names, target), slopes, warnings)
 
 
-def calibrate_contrasts_only(
-    source_snr: Mapping[str, float],
-    target_contrast: tuple[float, float, float],
-    *,
-    source_noise_sd: float = 1.0,
-    upper: float = 1.0,
-    epsilon: float = 1e-6,
+def concluded(
+    problem: Problem,
+    gains: Array,
+    predicted: Array,
+    target: Mapping[str, float],
+    slope: Mapping[str, Mapping[str, float]],
+    warnings: tuple[str, ...],
+    background_gain: float | None = None,
 ) -> Calibration:
-    """Find gains from contrasts alone, as published: min 0.5 |S m - c|^2 + epsilon |m|^2, 0 <= m <= upper.
+    """Return the calibration with `gains`, whose noise-free means per region are `predicted`.
 
-    For comparison only. c holds the SNR differences (WM-GM, WM-CSF, GM-CSF) of the target and
-    S = [[s_W, -s_G, 0], [s_W, 0, -s_C], [0, s_G, -s_C]] the SNRs of the source. S has rank 2 for any SNRs (row 2 is
-    row 1 + row 3), so c fixes the gains only up to multiples of (1/s_W, 1/s_G, 1/s_C); epsilon then picks the
-    smallest, not the right, gains. Source: Indrakanti & Simpson 2025, arXiv:2511.14897 (which runs a general
-    constrained solver from 64 starts; the problem is a convex bounded least squares, solved here as such).
-
-    Raises:
-        BadInputError: SNRs that do not name WM, GM and CSF or are not positive.
+    `slope` is its sensitivity; the background has the gain of the last tissue where none is given.
     """
-    names = ("CSF", "GM", "WM")
-    if sorted(source_snr) != sorted(names) or min(source_snr.values()) <= 0 or min(upper, source_noise_sd) <= 0:
-        raise BadInputError(f"positive SNRs of {list(names)}, upper and noise are needed, got {dict(source_snr)}")
-    matrix = np.diag([source_snr[name] for name in names]) * source_noise_sd
-    rows = _differences(names) @ matrix / source_noise_sd
-    damped = np.vstack([rows, np.sqrt(2 * epsilon) * np.eye(3)])
-    gains = _bounded(damped, np.r_[np.array(target_contrast, np.float64), np.zeros(3)], upper)
-    problem = _Problem(names, matrix, upper, source_noise_sd, CONTRAST_ONLY, "units of the source")
-    return _result(problem, gains, None, tuple(_contrast_warnings(problem, gains, matrix.diagonal())))
-
-
-def contrast_matrix(source_snr: tuple[float, float, float]) -> Array:
-    """Return S (3, 3) of the published method for the SNRs (s_W, s_G, s_C) of a source; its rank is 2."""
-    white, grey, fluid = source_snr
-    return np.array([[white, -grey, 0.0], [white, 0.0, -fluid], [0.0, grey, -fluid]])
-
-
-@dataclass(frozen=True)
-class _Problem:
-    names: tuple[str, ...]
-    matrix: Array
-    upper: float
-    noise_sd: float
-    gauge: str
-    scale: str
-
-
-def _differences(names: tuple[str, ...]) -> Array:
-    """Return the matrix (pairs, tissues) that takes tissue signals to their differences."""
-    out = np.zeros((len(pairs(names)), len(names)))
-    for row, (a, b) in zip(out, pairs(names), strict=True):
-        row[names.index(a)], row[names.index(b)] = 1.0, -1.0
-    return out
-
-
-def _solve(matrix: Array, target: Array, prior: Array | None, upper: float) -> Array:
-    """Return gains for unit noise: contrasts with absolute rows, or contrasts with a weak pull to the prior's ray."""
-    n = len(target)
-    names = tuple(str(i) for i in range(n))
-    differences = _differences(names)
-    if prior is None:
-        return _bounded(np.vstack([differences @ matrix, matrix]), np.r_[differences @ target, target], upper)
-    # Bloch ratios know no common factor, so that factor is one more unknown (last column). The weight is far below
-    # the contrasts' rows and far above rounding.
-    weight = 1e-4 * np.abs(matrix).max()
-    rows = np.block(
-        [
-            [differences @ matrix, np.zeros((len(differences), 1))],
-            [weight * np.eye(n), -weight * prior[:, None] / np.linalg.norm(prior)],
-        ]
-    )
-    out: Array = _bounded(rows, np.r_[differences @ target, np.zeros(n)], np.r_[np.full(n, upper), np.inf])[:n]
-    return out
-
-
-def _bounded(rows: Array, right: Array, upper: float | Array) -> Array:
-    scale = float(np.abs(rows).max())
-    if not scale > 0:
-        raise BadInputError("the tissues have no signal in this image; check the image and its tissue maps")
-    found = lsq_linear(rows / scale, right / scale, bounds=(0, upper), method="bvls", tol=1e-14)
-    out: Array = np.asarray(found.x, np.float64)
-    return out
-
-
-def _null_vector(problem: _Problem) -> Array:
-    """Return n with B n = noise_sd in every region: it adds 1 to each SNR."""
-    if np.linalg.cond(problem.matrix) > 1e6:
-        raise BadInputError("the tissues' regions do not tell the tissues apart; check the segmentation")
-    return np.linalg.solve(problem.matrix, np.full(len(problem.names), problem.noise_sd))
-
-
-def _result(problem: _Problem, gains: Array, target: Array | None, warnings: tuple[str, ...]) -> Calibration:
-    names, null = problem.names, _null_vector(problem)
-    predicted = problem.matrix @ gains / problem.noise_sd
+    names, null = problem.names, null_vector(problem)
     out = Calibration(
-        gains=_named(names, gains),
-        background_gain=float(gains[-1]),
+        gains=named(names, gains),
+        background_gain=float(gains[-1]) if background_gain is None else background_gain,
         noise_sd=float(problem.noise_sd),
         gauge=problem.gauge,
-        target=_named(names, target) if target is not None else MappingProxyType({}),
-        predicted=_named(names, predicted),
-        null_vector=_named(names, null),
-        feasible_interval=_feasible(gains, null, problem.upper),
-        active_bounds=tuple(_active(names, gains, problem.upper)),
+        target=target,
+        predicted=named(names, predicted / problem.noise_sd),
+        null_vector=named(names, null),
+        feasible_interval=feasible_interval(gains, null, problem.upper),
+        active_bounds=active_bounds(problem, gains),
+        sensitivity=slope,
         scale=problem.scale,
         warnings=warnings,
     )
@@ -230,42 +193,29 @@ def _result(problem: _Problem, gains: Array, target: Array | None, warnings: tup
     return replace(out, warnings=(*warnings, f"{why} out of reach: {reached}"))
 
 
-def _feasible(gains: Array, null: Array, upper: float) -> tuple[float, float]:
-    """Return the interval of t for which 0 <= gains + t null <= upper."""
-    used = np.abs(null) > 1e-15
-    ends = np.stack([-gains[used] / null[used], (upper - gains[used]) / null[used]])
-    return float(ends.min(0).max()), float(ends.max(0).min())
+def _system(matrix: Array, prior: Array | None) -> tuple[Array, Array]:
+    """Return rows and effect of min |rows x - effect target|^2, whose first unknowns are the gains for unit noise."""
+    n = len(matrix)
+    contrasts = differences(tuple(str(i) for i in range(n)))
+    if prior is None:
+        return np.vstack([contrasts @ matrix, matrix]), np.vstack([contrasts, np.eye(n)])
+    # Bloch ratios know no common factor, so that factor is one more unknown (last column). The weight is far below
+    # the contrasts' rows and far above rounding.
+    weight = 1e-4 * np.abs(matrix).max()
+    rows = np.block(
+        [
+            [contrasts @ matrix, np.zeros((len(contrasts), 1))],
+            [weight * np.eye(n), -weight * prior[:, None] / np.linalg.norm(prior)],
+        ]
+    )
+    return rows, np.vstack([contrasts, np.zeros((n, n))])
 
 
-def _active(names: tuple[str, ...], gains: Array, upper: float) -> list[str]:
-    return [
-        f"{name} = {bound:g}"
-        for name, gain in zip(names, gains, strict=True)
-        for bound in (0.0, upper)
-        if abs(gain - bound) <= 1e-6 * upper
-    ]
+def table(rows: tuple[str, ...], columns: tuple[str, ...], values: Array) -> Mapping[str, Mapping[str, float]]:
+    """Return `values` (rows, columns) by name."""
+    return MappingProxyType({name: named(columns, row) for name, row in zip(rows, values, strict=True)})
 
 
-def _contrast_warnings(problem: _Problem, gains: Array, source: Array) -> list[str]:
-    """Say where the scan would have more contrast than its source, or the opposite one: information made up."""
-    predicted = problem.matrix @ gains
-    index = {name: i for i, name in enumerate(problem.names)}
-    out = []
-    for a, b in pairs(problem.names):
-        new, old = (_michelson(v[index[a]], v[index[b]]) for v in (predicted, source))
-        if new * old < 0:
-            out.append(
-                f"{a}-{b} contrast is reversed: {new:+.3f} against {old:+.3f} in the source; borders are not real"
-            )
-        elif abs(new) > abs(old) * 1.01 + 1e-6:
-            more = f" ({100 * (new / old - 1):+.0f} %)" if old else ""
-            out.append(f"{a}-{b} contrast (Michelson) {new:.3f} exceeds the source's {old:.3f}{more}")
-    return out
-
-
-def _michelson(a: float, b: float) -> float:
-    return float((a - b) / (a + b)) if a + b else 0.0
-
-
-def _named(names: tuple[str, ...], values: Array) -> Mapping[str, float]:
+def named(names: tuple[str, ...], values: Array) -> Mapping[str, float]:
+    """Return `values` by name, as plain numbers."""
     return MappingProxyType({name: float(value) for name, value in zip(names, values, strict=True)})

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,18 +9,16 @@ from mrcore.acquisition import DELTA_PSF, Acquisition, Sequence, gaussian_psf
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.phantom import digital_head, head_grid
 from mrcore.volume import TISSUES, TissueMap, Volume
-from ulfsim.calibrate import ABSOLUTE, CONTRAST_ONLY, NEAREST, calibrate, calibrate_contrasts_only, contrast_matrix
+from ulfsim.calibrate import ABSOLUTE, NEAREST, calibrate, to_json
 from ulfsim.measure import measure
 from ulfsim.plan import plan_scan, tissues_through
+from ulfsim.response import response
 from ulfsim.simulate import simulate
 from ulfsim.source import source_of
 
 VOXEL = (5.0, 5.0, 8.0)
 ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))
 TARGET = {"CSF": 14.0, "GM": 40.1, "WM": 50.8}
-# Published SNRs (WM, GM, CSF) of one person at 3 T and of three at 64 mT.
-SOURCE_SNR = {"WM": 366.6, "GM": 303.8, "CSF": 142.0}
-ULF = [(75.6, 62.3, 40.1), (86.8, 67.2, 12.4), (50.8, 40.1, 14.0)]
 
 
 @pytest.fixture(scope="module")
@@ -139,53 +138,6 @@ def test_more_contrast_than_the_source_is_warned_of(source, plan):
     assert sum("reversed" in w for w in reversed_.warnings) == 3
 
 
-@pytest.mark.parametrize("ulf", ULF)
-def test_published_matrix_has_rank_2_and_the_direct_ratio_solves_it(ulf):
-    white, grey, fluid = SOURCE_SNR["WM"], SOURCE_SNR["GM"], SOURCE_SNR["CSF"]
-    matrix = contrast_matrix((white, grey, fluid))
-    assert np.linalg.matrix_rank(matrix) == 2
-    null = np.array([1 / white, 1 / grey, 1 / fluid])
-    assert np.abs(matrix @ null).max() < 1e-12
-    contrasts = np.array([ulf[0] - ulf[1], ulf[0] - ulf[2], ulf[1] - ulf[2]])
-    direct = np.array(ulf) / np.array([white, grey, fluid])
-    assert matrix @ direct == pytest.approx(contrasts)
-    # So does the printed solution of the first: another point of the same line.
-    assert matrix @ (direct + 50 * null) == pytest.approx(contrasts)
-
-
-def test_the_printed_gains_lie_on_the_line_of_the_direct_ratio():
-    white, grey, fluid = SOURCE_SNR["WM"], SOURCE_SNR["GM"], SOURCE_SNR["CSF"]
-    printed, direct = np.array([0.341, 0.367, 0.630]), np.array(ULF[0]) / np.array([white, grey, fluid])
-    assert direct == pytest.approx([0.206, 0.205, 0.282], abs=1e-3)
-    steps = (printed - direct) * np.array([white, grey, fluid])
-    assert steps == pytest.approx([steps.mean()] * 3, abs=1.0)  # printed to three digits
-
-
-@pytest.mark.parametrize("ulf", ULF)
-def test_contrast_only_mode_meets_contrasts_and_shows_its_freedom(ulf):
-    contrasts = (ulf[0] - ulf[1], ulf[0] - ulf[2], ulf[1] - ulf[2])
-    found = calibrate_contrasts_only(SOURCE_SNR, contrasts)
-    assert found.gauge == CONTRAST_ONLY
-    assert found.predicted["WM"] - found.predicted["GM"] == pytest.approx(contrasts[0], rel=1e-3)
-    assert found.predicted["WM"] - found.predicted["CSF"] == pytest.approx(contrasts[1], rel=1e-3)
-    # The null vector is (1 / s_W, 1 / s_G, 1 / s_C), and the true gains lie within the interval along it.
-    for name, snr in SOURCE_SNR.items():
-        assert found.null_vector[name] == pytest.approx(1 / snr)
-    offset = ulf[0] - found.predicted["WM"]
-    low, high = found.feasible_interval
-    assert low <= offset <= high
-    assert high - low == pytest.approx(142.0, rel=0.2)
-    # The smallest gains are not the true ones: too much contrast.
-    assert found.predicted["CSF"] < ulf[2]
-    assert any("exceeds" in w for w in found.warnings)
-
-
-def test_bounds_of_the_contrast_only_mode_hold():
-    found = calibrate_contrasts_only(SOURCE_SNR, (300.0, 350.0, 50.0), upper=0.5)
-    assert max(found.gains.values()) <= 0.5
-    assert "WM = 0.5" in found.active_bounds
-
-
 def test_bad_requests_are_refused(source, head, plan):
     with pytest.raises(BadInputError, match="target_snr"):
         calibrate(source, plan, {"WM": 50.0, "GM": 40.0})
@@ -193,8 +145,6 @@ def test_bad_requests_are_refused(source, head, plan):
         calibrate(source, plan, {**TARGET, "CSF": -1.0})
     with pytest.raises(BadInputError, match="noise_sd"):
         calibrate(source, plan, TARGET, noise_sd=0.0)
-    with pytest.raises(BadInputError, match="positive SNRs"):
-        calibrate_contrasts_only({"WM": 1.0}, (1.0, 1.0, 1.0))
     dark = Volume(torch.zeros(head.grid.shape), head.grid)
     with pytest.raises(BadInputError, match="no signal"):
         calibrate(source_of(dark, head.tissues), plan, TARGET)
@@ -204,3 +154,35 @@ def test_bad_requests_are_refused(source, head, plan):
     other = digital_head(head_grid(32), seed=1)
     with pytest.raises(GridMismatchError):
         calibrate(source_of(other.image, other.tissues), plan, TARGET)
+
+
+@pytest.mark.parametrize("how", ["chosen noise", "given noise", "on a bound", "prior"])
+def test_sensitivity_is_the_slope_of_the_gains(source, plan, calibration, how):
+    measured = response(source, plan)
+
+    def run(target):
+        noise_sd = {"given noise": 0.5, "on a bound": 1.5}.get(how)
+        noise_sd = None if noise_sd is None else noise_sd * calibration.noise_sd
+        prior = {**calibration.gains, "CSF": 0.3} if how == "prior" else None
+        return calibrate(source, plan, target, noise_sd=noise_sd, prior=prior, measured=measured)
+
+    found, step = run(TARGET), 1e-3
+    for name in TISSUES:
+        low, high = (run({**TARGET, name: TARGET[name] + h}) for h in (-step, step))
+        for tissue in TISSUES:
+            slope = (high.gains[tissue] - low.gains[tissue]) / (2 * step)
+            assert found.sensitivity[tissue][name] == pytest.approx(slope, rel=1e-3, abs=1e-7)
+    if how != "given noise" and how != "prior":
+        assert set(found.sensitivity["GM"].values()) == {0.0}
+    if how == "given noise":
+        # Pure cores: each gain follows its own target.
+        assert found.sensitivity["WM"]["WM"] == pytest.approx(found.gains["WM"] / TARGET["WM"], rel=0.1)
+
+
+def test_json_holds_the_whole_calibration_in_plain_numbers(calibration):
+    found = json.loads(json.dumps(to_json(calibration)))
+    assert found["Gains"] == dict(calibration.gains)
+    assert found["NullVector"] == dict(calibration.null_vector)
+    assert found["Sensitivity"]["WM"]["GM"] == calibration.sensitivity["WM"]["GM"] < 0
+    assert found["FeasibleInterval"] == list(calibration.feasible_interval)
+    assert len(found) == len(dataclasses.fields(calibration))

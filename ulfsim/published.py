@@ -1,0 +1,153 @@
+"""The published contrast-only calibration (HULFSynth), beside ours for comparison.
+
+Source: Indrakanti & Simpson 2025, arXiv:2511.14897. As published: SNRs of the high-field image itself (no blur of the
+scan in them), gains from the three SNR differences alone within [0, 1], the smallest of all that reach them, applied
+to image times tissue probability, and 1 outside all tissues; the noise is that of the source.
+
+Not as published: regions are tissue cores, not drawn by hand; the problem, a convex bounded least squares, is solved
+exactly instead of from 64 starts of a general solver; scan geometry, point spread, complex noise and magnitude are
+those of our simulations (theirs: Gaussian of 0.4 voxel, every second voxel of two axes, a positive number added in
+the foreground).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrcore.errors import BadInputError
+from mrcore.forward import predict
+from mrcore.volume import TissueMap, Volume, require_same_grid
+from ulfsim.bounded import solve_bounded
+from ulfsim.calibrate import Calibration, concluded, named, table
+from ulfsim.gauge import Problem, contrast_warnings, differences, on_bound, sensitivity
+from ulfsim.measure import measure, pairs, tissue_cores
+from ulfsim.plan import ScanPlan, plan_scan, tissues_through
+from ulfsim.presets import Preset
+from ulfsim.simulate import Simulation, simulate
+from ulfsim.source import Source, truth_of
+
+Array = NDArray[np.float64]
+
+CONTRAST_ONLY = "contrasts only, smallest gains (published method)"
+
+
+def contrast_matrix(source_snr: tuple[float, float, float]) -> Array:
+    """Return S (3, 3) of the published method for the SNRs (s_W, s_G, s_C) of a source; its rank is 2."""
+    white, grey, fluid = source_snr
+    return np.array([[white, -grey, 0.0], [white, 0.0, -fluid], [0.0, grey, -fluid]])
+
+
+def calibrate_contrasts_only(
+    source_snr: Mapping[str, float],
+    target_contrast: tuple[float, float, float],
+    *,
+    source_noise_sd: float = 1.0,
+    upper: float = 1.0,
+    epsilon: float = 1e-6,
+) -> Calibration:
+    """Find gains from contrasts alone, as published: min 0.5 |S m - c|^2 + epsilon |m|^2, 0 <= m <= upper.
+
+    c holds the SNR differences (WM-GM, WM-CSF, GM-CSF) of the target and S, see `contrast_matrix`, the SNRs of the
+    source. S has rank 2 for any SNRs (row 2 is row 1 + row 3), so c fixes the gains only up to multiples of
+    (1/s_W, 1/s_G, 1/s_C); epsilon then picks the smallest, not the right, gains.
+
+    Raises:
+        BadInputError: SNRs that do not name WM, GM and CSF or are not positive.
+    """
+    names = ("CSF", "GM", "WM")
+    if sorted(source_snr) != sorted(names) or min(source_snr.values()) <= 0 or min(upper, source_noise_sd) <= 0:
+        raise BadInputError(f"positive SNRs of {list(names)}, upper and noise are needed, got {dict(source_snr)}")
+    problem = _problem(names, np.array([source_snr[name] for name in names]), source_noise_sd, upper)
+    gains, slope = _smallest(problem, np.array(target_contrast, np.float64), epsilon)
+    means = problem.matrix @ gains
+    warnings = tuple(contrast_warnings(names, means, problem.matrix.diagonal()))
+    return concluded(problem, gains, means, {}, _slopes(names, slope), warnings)
+
+
+def calibrate_as_published(
+    source: Source,
+    plan: ScanPlan,
+    target_snr: Mapping[str, float],
+    *,
+    noise_sd: float | None = None,
+    upper: float = 1.0,
+    epsilon: float = 1e-6,
+) -> Calibration:
+    """Run the published calibration on `source`, with the contrasts of `target_snr` (tissue -> SNR) as its target.
+
+    `noise_sd` is the noise of the source per real channel, measured where it is not given. The result says which SNRs
+    the scan of `plan` then has, which the method does not look at, and how far they are off the target.
+
+    Raises:
+        GridMismatchError: source and plan that do not share a grid.
+        BadInputError: targets that do not name the tissues or are not positive; a source without noise.
+    """
+    require_same_grid(source.volume.grid, plan.object_grid, "the image and the object of the scan plan")
+    names = source.names
+    if sorted(target_snr) != sorted(names) or min(target_snr.values()) <= 0 or upper <= 0:
+        raise BadInputError(f"target_snr needs a positive number for each of {list(names)}, got {dict(target_snr)}")
+    stats = measure(source.volume, source.tissues, noise_sd)
+    if not all(0 < snr < math.inf for snr in stats.snr):
+        raise BadInputError(
+            f"the published method needs the SNRs of the source, which are {stats.snr} with a noise sd of "
+            f"{stats.noise_sd:.3g}; give the noise sd of the source"
+        )
+    problem = _problem(names, np.array(stats.snr), stats.noise_sd, upper)
+    target = np.array([target_snr[name] for name in names])
+    gains, slope = _smallest(problem, differences(names) @ target, epsilon)
+    cores, notes = tissue_cores(tissues_through(plan, source.tissues))
+    clean = predict(plan.operator, truth_of(source, named(names, gains), 1.0).data)
+    means = np.array([float(clean[core].double().mean()) for core in cores])
+    warnings = (*notes, *contrast_warnings(names, means, np.array(source.levels)))
+    return concluded(problem, gains, means, named(names, target), _slopes(names, slope), warnings, 1.0)
+
+
+def published_source(volume: Volume, tissues: TissueMap) -> Source:
+    """Split `volume` into image times tissue probability, as published; `source_of` says what that does to borders.
+
+    Raises:
+        GridMismatchError: tissues on another grid.
+    """
+    image = volume.data.clamp_min(0)
+    basis = tissues.prob.to(image.dtype) * image
+    whole = tuple(slice(0, n) for n in volume.grid.shape)
+    rest = (image - basis.sum(0)).clamp_min(0)
+    return Source(volume, tissues, basis, rest, (whole[0], whole[1], whole[2]))
+
+
+def published_simulation(
+    volume: Volume, tissues: TissueMap, preset: Preset, seed: int, noise_sd: float | None = None
+) -> tuple[Calibration, Simulation]:
+    """Simulate a scan of `preset` from `volume` with the published gains; `noise_sd` is the noise of `volume`.
+
+    Raises:
+        GridMismatchError: tissues on another grid.
+        BadInputError: a source without noise.
+    """
+    source = published_source(volume, tissues)
+    plan = plan_scan(volume.grid, preset.acquisition, volume.data.dtype)
+    found = calibrate_as_published(source, plan, preset.snr, noise_sd=noise_sd)
+    acquisition = replace(preset.acquisition, noise_sd=found.noise_sd)
+    return found, simulate(source, acquisition, found.gains, seed, found.background_gain)
+
+
+def _problem(names: tuple[str, ...], snr: Array, noise_sd: float, upper: float) -> Problem:
+    return Problem(names, np.diag(snr) * noise_sd, upper, noise_sd, CONTRAST_ONLY, "units of the source")
+
+
+def _smallest(problem: Problem, contrasts: Array, epsilon: float) -> tuple[Array, Array]:
+    """Return the published gains and their derivative (tissues, pairs) by the contrasts."""
+    n, pull = len(problem.names), math.sqrt(2 * epsilon)
+    rows = np.vstack([differences(problem.names) @ problem.matrix / problem.noise_sd, pull * np.eye(n)])
+    effect = np.vstack([np.eye(len(contrasts)), np.zeros((n, len(contrasts)))])
+    gains = solve_bounded(rows, effect @ contrasts, 0.0, problem.upper)
+    return gains, sensitivity(rows, effect, ~on_bound(gains, problem.upper))
+
+
+def _slopes(names: tuple[str, ...], slope: Array) -> Mapping[str, Mapping[str, float]]:
+    return table(names, tuple(f"{a}-{b}" for a, b in pairs(names)), slope)
