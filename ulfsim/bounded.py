@@ -34,7 +34,7 @@ def solve_bounded(rows: ArrayLike, right: ArrayLike, lower: ArrayLike, upper: Ar
     # Columns of length 1, so that units do not matter to rounding.
     a, low, high = a / size[..., None, :], np.asarray(lower) * size, np.asarray(upper) * size
     if not np.all(low <= high):
-        raise BadInputError(f"a lower bound lies above its upper one: {lower} and {upper}")
+        raise BadInputError("a lower bound lies above its upper one; give lower <= upper")
     try:
         x = _free(a, b)
         outside = ((x < low) | (x > high)).any(-1)

@@ -64,7 +64,8 @@ def feasible_interval(gains: Array, null: Array, upper: float) -> tuple[float, f
 
 def on_bound(gains: Array, upper: float) -> NDArray[np.bool_]:
     """Return which gains lie on 0 or `upper`."""
-    return np.abs(gains[:, None] - np.array([0.0, upper])).min(1) <= 1e-6 * upper
+    tolerance = 1e-6 * upper
+    return (gains <= tolerance) | (gains >= upper - tolerance)
 
 
 def active_bounds(problem: Problem, gains: Array) -> tuple[str, ...]:
