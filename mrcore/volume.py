@@ -102,6 +102,7 @@ def _check_data(data: Tensor, grid: Grid, n_dim: int, what: str) -> None:
         raise BadInputError(f"{what} needs {n_dim}-D floating data, got {data.ndim}-D {data.dtype}")
     if tuple(data.shape[-3:]) != grid.shape:
         raise GridMismatchError(f"{what} has shape {tuple(data.shape[-3:])} but its grid {grid.shape}")
-    if not bool(torch.isfinite(data).all()):
+    # One pass without temporaries: a sum is finite only where every value is.
+    if not bool(torch.isfinite(data.sum())) and not bool(torch.isfinite(data).all()):
         n_bad = int((~torch.isfinite(data)).sum())
         raise BadInputError(f"{what} holds {n_bad} values that are NaN or infinite; replace them first")

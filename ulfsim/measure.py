@@ -132,10 +132,11 @@ def _eroded(mask: Tensor) -> Tensor:
     """Drop voxels that have one of their six neighbours outside; the edge of the image counts as outside."""
     out = mask.clone()
     for axis in range(3):
-        for shift in (1, -1):
-            neighbour = mask.roll(shift, axis)
-            neighbour.select(axis, 0 if shift == 1 else -1).fill_(False)
-            out &= neighbour
+        n = mask.shape[axis]
+        out.narrow(axis, 1, n - 1).logical_and_(mask.narrow(axis, 0, n - 1))
+        out.narrow(axis, 0, n - 1).logical_and_(mask.narrow(axis, 1, n - 1))
+        out.select(axis, 0).fill_(False)
+        out.select(axis, n - 1).fill_(False)
     return out
 
 
