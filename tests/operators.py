@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mrcore.acquisition import DELTA_PSF, AxisPsf, gaussian_psf
+from mrcore.acquisition import DELTA_PSF, Acquisition, AxisPsf, Sequence, gaussian_psf
 from mrcore.forward import imaging_operator
 from mrcore.grid import Grid, to_world
 from mrcore.linop import LinearOp
@@ -17,6 +17,10 @@ from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, PermuteOp, Separab
 from mrcore.ops_embed import ComplexOp
 from mrcore.ops_warp import WarpAxisOp
 from mrcore.resample import ResampleOp
+from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias
+from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
+from ulfsim.artefacts import Artefacts, disturbed_operator
+from ulfsim.plan import plan_scan
 
 F64, C128 = torch.float64, torch.complex128
 
@@ -49,11 +53,27 @@ def grid(shape, spacing_mm, centre_mm=(0, 0, 0), degrees=(0, 0, 0), flips=(), or
 
 
 OBJECT = grid((9, 10, 12), (1.0, 1.0, 1.0))
+DISTURBED = Acquisition(0.064, (9.0, 10.0, 20.0), Sequence("T1w"), psf=gaussian_psf((9.0, 10.0, 20.0)))
 SCAN_PSF = gaussian_psf((1.6, 1.7, 3.0))
 
 
 def imaging(scan: Grid, psf=SCAN_PSF, source: Grid = OBJECT) -> LinearOp:
     return imaging_operator(source, scan, psf, F64)
+
+
+def disturbed_scan() -> LinearOp:
+    """A scan with all artefacts that are linear, the readout along an axis that the object has reversed."""
+    plan = plan_scan(grid((9, 10, 12), (8.0, 7.0, 9.0), flips=(0,)), DISTURBED, F64)
+    artefacts = Artefacts(
+        ReceiveBias(2.0),
+        B0Distortion((50, 10, 0, 0, 0, 0, 300, -100)),
+        ConcomitantWarp(),
+        ShotMotion((Pose(), Pose((1, -2, 3)), Pose((0, 0, 4), (3, 5, -7)))),
+        NyquistGhost(40, 0.1),
+        IntensityDrift(0.3),
+        Wrap(0.8),
+    )
+    return disturbed_operator(plan, artefacts)
 
 
 def separable(n_in: tuple[int, int, int], n_out: tuple[int, int, int]) -> SeparableOp:
@@ -96,6 +116,7 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "real to complex": lambda: ComplexOp((3, 4, 5), F64),
     "warp folding": lambda: WarpAxisOp(1.7 * numbers(4, 6, 3), 1),
     "warp smooth": lambda: WarpAxisOp(0.2 * numbers(5, 4, 6).cumsum(2), 2),
+    "disturbed scan": disturbed_scan,
     "adjoint": lambda: separable((2, 3, 4), (5, 3, 2)).H,
     "product real": lambda: separable((4, 3, 2), (2, 3, 4)) @ separable((5, 6, 7), (4, 3, 2)),
     "product complex": lambda: CropOp((4, 3, 6), (3, 2, 4), F64) @ FourierOp((4, 3, 6), C128),

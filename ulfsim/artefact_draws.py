@@ -133,8 +133,8 @@ def draw_artefacts(ranges: ArtefactRange, scan_grid: Grid, seed: int, key: str) 
 
     Each artefact has a stream of random numbers of its own, so that changing the range of one leaves the others.
     Frequencies of interference lie anywhere in the band, spikes anywhere in k-space. The last axis is that of slices;
-    readout and phase take the other two in either order. The shot that reads the centre of k-space is at rest, so that the
-    scan lies where the object is.
+    readout and phase take the other two in either order. The shot that reads the centre of k-space is at rest, so that
+    the scan lies where the object is.
     """
 
     def stream(name: str) -> torch.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -126,17 +126,16 @@ def from_json(values: Mapping[str, Any]) -> Artefacts:
     Raises:
         BadInputError: an unknown artefact or parameter, or one that is missing.
     """
-    readers = {f.name: _READERS[f.name] for f in fields(Artefacts)}
-    unknown = sorted(set(values) - set(readers))
+    unknown = sorted(set(values) - set(_READERS))
     if unknown:
-        raise BadInputError(f"unknown artefacts {unknown}; known are {sorted(readers)}")
+        raise BadInputError(f"unknown artefacts {unknown}; known are {sorted(_READERS)}")
     try:
-        return Artefacts(**{name: readers[name](block) for name, block in values.items()})
-    except (KeyError, TypeError) as error:
+        return Artefacts(**{name: _READERS[name](block) for name, block in values.items()})
+    except (KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"these artefacts are not complete or not of this version: {error}") from None
 
 
-_READERS = {
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "bias": lambda block: ReceiveBias(**block),
     "b0": lambda block: B0Distortion(**block),
     "concomitant": lambda block: ConcomitantWarp(**block),
