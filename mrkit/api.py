@@ -21,9 +21,10 @@ from mrkit.lattice import inner, touches_edge
 from mrkit.prepare import find_tissues, prepare, usable, weighting
 from mrkit.progress import stages
 from ulfsim.calibrate import Calibration
+from ulfsim.like import preset_like
 from ulfsim.measure import measure
 from ulfsim.plan import with_margin
-from ulfsim.presets import PRESETS, Preset, preset_like, with_wm_snr
+from ulfsim.presets import PRESETS, Preset, with_wm_snr
 from ulfsim.simulate import calibrated_simulation
 from ulfsim.source import source_of
 

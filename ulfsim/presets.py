@@ -1,20 +1,20 @@
-"""Published ultra-low-field protocols: acquisition, delivered SNR per tissue, and where each number comes from."""
+"""Published ultra-low-field protocols: acquisition, delivered SNR per tissue, and where each number comes from.
+
+All of them are for adults: no relaxation times of neonates at 64 mT were found, so nothing is claimed for them.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import cast
 
 from mrcore.acquisition import Acquisition, Sequence, gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.grid import Triple
 from mrcore.signal import tissue_signals
-from mrcore.volume import TISSUES, Volume
-from ulfsim.measure import ContrastStats
-from ulfsim.plan import scan_axes, slice_axis_of
+from mrcore.tissue import TISSUE_TABLE, Tissue
+from mrcore.volume import TISSUES
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,24 @@ _SNR_SOURCE = (
     "WM and GM (LUMC scans as used with HULFSynth, Indrakanti & Simpson 2025, arXiv:2511.14897; the others "
     "75.6/62.3/40.1 and 86.8/67.2/12.4; one of these persons at 3 T: 366.6/303.8/142.0)"
 )
-_PSF_SOURCE = "PSF: assumed, truncation and a Gaussian of one voxel FWHM per axis"
+PSF_SOURCE = "PSF: assumed, truncation and a Gaussian of one voxel FWHM per axis"
 
 
 def bloch_snr(
-    sequence: Sequence, field_t: float, wm_snr: float, names: tuple[str, ...] = TISSUES
+    sequence: Sequence,
+    field_t: float,
+    wm_snr: float,
+    names: tuple[str, ...] = TISSUES,
+    table: Mapping[str, Tissue] = TISSUE_TABLE,
 ) -> Mapping[str, float]:
-    """Return SNR per tissue: Bloch signal ratios of `sequence` at `field_t`, with WM at `wm_snr`."""
-    signals = dict(zip(names, tissue_signals(sequence, field_t, names), strict=True))
+    """Return SNR per tissue: Bloch signal ratios of `sequence` at `field_t`, with WM at `wm_snr`.
+
+    Raises:
+        BadInputError: names without WM, or a sequence that leaves WM no signal.
+    """
+    signals = dict(zip(names, tissue_signals(sequence, field_t, names, table), strict=True))
+    if not signals.get("WM", 0) > 0:
+        raise BadInputError(f"SNRs are relative to WM, which needs a signal; {sequence} gives {signals}")
     return {name: wm_snr * signal / signals["WM"] for name, signal in signals.items()}
 
 
@@ -72,7 +82,8 @@ _T2W = Sequence("T2w", tr_s=2.0, te_s=0.1948, echo_train_length=80)
 _FLAIR = Sequence("FLAIR", tr_s=3.5, te_s=0.162, ti_s=1.301, echo_train_length=68)
 _BLOCH = (
     "SNR: WM 50.8 as delivered for T1w (HULFSynth, arXiv:2511.14897; no published value for this weighting was found), "
-    "other tissues by their Bloch signal ratios at 64 mT"
+    "other tissues by their Bloch signal ratios at 64 mT (relaxation: mrcore.tissue; the duration of the echo train, "
+    "which the sidecars do not state, is left out)"
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -84,60 +95,23 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 _acquisition(_T1W, (1.6, 1.6, 5.0)),
                 _DELIVERED,
                 "Hyperfine Swoop T1w (inversion-prepared FSE): voxels as in real exports; TR/TE/TI 1.5/0.005/0.3 s "
-                f"from memory, not verified, and used for nothing but the sidecar; {_SNR_SOURCE}; {_PSF_SOURCE}",
+                f"from memory, not verified, and used for nothing but the sidecar; {_SNR_SOURCE}; {PSF_SOURCE}",
             ),
             Preset(
                 "hyperfine-t2w",
                 _acquisition(_T2W, (1.5, 1.5, 5.0)),
                 bloch_snr(_T2W, FIELD_T, _DELIVERED["WM"]),
                 "Hyperfine Swoop T2w: TR 2.0 s, TE 0.1948 s, ETL 80 (BIDS sidecars of LUMC), voxels as in real "
-                f"exports (1.6 mm in plane elsewhere); {_BLOCH}; {_PSF_SOURCE}",
+                f"exports (1.6 mm in plane elsewhere); {_BLOCH}; {PSF_SOURCE}",
             ),
             Preset(
                 "hyperfine-flair",
                 _acquisition(_FLAIR, (1.7, 1.7, 5.0)),
                 bloch_snr(_FLAIR, FIELD_T, _DELIVERED["WM"]),
                 "Hyperfine Swoop FLAIR: TR 3.5 s, TE 0.162 s, TI 1.301 s, ETL 68, 1.7 x 1.7 x 5 mm (BIDS sidecars of "
-                f"LUMC); {_BLOCH}; {_PSF_SOURCE}",
+                f"LUMC); {_BLOCH}; {PSF_SOURCE}",
             ),
         )
     }
 )
 """Presets by name."""
-
-
-def preset_like(scan: Volume, stats: ContrastStats, weighting: str) -> Preset:
-    """Return the preset that a real scan and its measured contrast stand for, so that a simulation can be like it.
-
-    Field and times come from the sidecar of `scan` where it has them (field 64 mT otherwise). The voxel is the nominal
-    one of the file, the last being the largest; the PSF is a Gaussian of one voxel FWHM with truncation. Exports that
-    were interpolated claim smaller voxels than they resolve: change `acquisition` then.
-
-    Raises:
-        BadInputError: a tissue that is lost in noise, or noise of 0.
-    """
-    lost = [name for name, snr in zip(stats.names, stats.snr, strict=True) if not 0 < snr < math.inf]
-    if lost:
-        raise BadInputError(
-            f"the SNR of {', '.join(lost)} in the reference scan cannot be used (noise sd {stats.noise_sd:.3g}); check "
-            "its mask and tissue maps"
-        )
-    slice_axis = slice_axis_of(scan.grid)
-    spacing = scan.grid.spacing_mm
-    voxel_mm = cast("Triple", tuple(spacing[a] for a in scan_axes(scan.grid, slice_axis)))
-    sequence = Sequence(
-        weighting,
-        _number(scan.meta, "RepetitionTime"),
-        _number(scan.meta, "EchoTime"),
-        _number(scan.meta, "InversionTime"),
-        _number(scan.meta, "FlipAngle"),
-    )
-    field_t = _number(scan.meta, "MagneticFieldStrength") or FIELD_T
-    acquisition = Acquisition(field_t, voxel_mm, sequence, psf=gaussian_psf(voxel_mm), slice_axis=slice_axis)
-    source = f"measured in {scan.meta.get('SourceFile', 'the reference scan')}; noise: {stats.noise_method}"
-    return Preset("like", acquisition, dict(zip(stats.names, stats.snr, strict=True)), f"{source}; {_PSF_SOURCE}")
-
-
-def _number(meta: Mapping[str, object], key: str) -> float | None:
-    value = meta.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -100,7 +100,12 @@ def from_preset(preset: Preset) -> TargetSnr:
 
 
 def from_stats(stats: Sequence[ContrastStats], sources: Sequence[str] = ()) -> TargetSnr:
-    """Return the distribution of the SNRs measured in real scans; `sources` names them.
+    """Return the distribution of the SNRs measured in real scans, see `from_snrs`."""
+    return from_snrs([dict(zip(each.names, each.snr, strict=True)) for each in stats], sources)
+
+
+def from_snrs(scans: Sequence[Mapping[str, float]], sources: Sequence[str] = ()) -> TargetSnr:
+    """Return the distribution of the SNRs (tissue -> SNR) of real scans; `sources` names them.
 
     One scan has no spread. For n >= 2 scans and T tissues the sample covariance S (over n - 1) is shrunk towards its
     diagonal, (1 - w) S + w diag(S) with w = T / (T + n - 1): the posterior mean of a normal covariance whose inverse
@@ -109,19 +114,19 @@ def from_stats(stats: Sequence[ContrastStats], sources: Sequence[str] = ()) -> T
     Raises:
         BadInputError: no scan, scans of different tissues, or an SNR that is 0 or infinite.
     """
-    if not stats:
+    if not scans:
         raise BadInputError("targets need at least one measured scan, got none")
-    names = stats[0].names
-    if any(sorted(each.names) != sorted(names) for each in stats):
-        raise BadInputError(f"all scans must have the same tissues, got {[each.names for each in stats]}")
-    if sources and len(sources) != len(stats):
-        raise BadInputError(f"{len(stats)} scans need as many sources, got {len(sources)}")
-    snr = np.array([[dict(zip(each.names, each.snr, strict=True))[name] for name in names] for each in stats])
+    names = tuple(scans[0])
+    if any(sorted(each) != sorted(names) for each in scans):
+        raise BadInputError(f"all scans must have the same tissues, got {[list(each) for each in scans]}")
+    if sources and len(sources) != len(scans):
+        raise BadInputError(f"{len(scans)} scans need as many sources, got {len(sources)}")
+    snr = np.array([[each[name] for name in names] for each in scans])
     if not ((snr > 0) & np.isfinite(snr)).all():
         raise BadInputError(
             f"an SNR of 0 or infinity cannot be a target (tissues {names}, SNRs {snr.tolist()}); check masks and noise"
         )
-    logs, n = np.log(snr), len(stats)
+    logs, n = np.log(snr), len(scans)
     covariance = np.zeros((len(names), len(names)))
     if n > 1:
         covariance = np.atleast_2d(np.cov(logs, rowvar=False))

@@ -1,14 +1,10 @@
-import numpy as np
 import pytest
-import torch
 
 from mrcore.acquisition import Sequence
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid
 from mrcore.signal import tissue_signals
-from mrcore.volume import TISSUES, Volume
-from ulfsim.measure import ContrastStats
-from ulfsim.presets import PRESETS, Preset, bloch_snr, preset_like, with_wm_snr
+from mrcore.volume import TISSUES
+from ulfsim.presets import PRESETS, Preset, bloch_snr, with_wm_snr
 
 
 @pytest.mark.parametrize(
@@ -70,29 +66,3 @@ def test_scaling_keeps_the_contrast():
 def test_a_preset_needs_positive_snr():
     with pytest.raises(BadInputError, match="positive SNR"):
         Preset("x", PRESETS["hyperfine-t1w"].acquisition, {"WM": 0.0}, "test")
-
-
-def _real_scan():
-    affine = np.array([[0, 5.0, 0, 0], [0, 0, -1.7, 0], [1.6, 0, 0, 0], [0, 0, 0, 1.0]])  # axes S, R, P; sagittal
-    meta = {"MagneticFieldStrength": 0.0645, "RepetitionTime": 1.1, "EchoTime": 0.0061, "InversionTime": 0.45}
-    return Volume(torch.zeros(8, 4, 6), Grid((8, 4, 6), affine), {**meta, "SourceFile": "ulf.nii.gz"})
-
-
-def test_a_real_scan_becomes_a_preset():
-    stats = ContrastStats(TISSUES, (20.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), 2.0, "background")
-    preset = preset_like(_real_scan(), stats, "T1w")
-    assert dict(preset.snr) == {"CSF": 10.0, "GM": 25.0, "WM": 30.0}
-    acquisition = preset.acquisition
-    assert acquisition.slice_axis == "R"
-    assert acquisition.voxel_mm == pytest.approx((1.7, 1.6, 5.0))  # A, S, then the slice axis R
-    assert [axis.gaussian_fwhm_mm for axis in acquisition.psf] == pytest.approx([1.7, 1.6, 5.0])
-    assert acquisition.field_t == 0.0645
-    assert acquisition.sequence == Sequence("T1w", tr_s=1.1, te_s=0.0061, ti_s=0.45)
-    assert "ulf.nii.gz" in preset.source
-
-
-@pytest.mark.parametrize("noise_sd", [0.0, 2.0])
-def test_a_real_scan_without_usable_snr_is_refused(noise_sd):
-    stats = ContrastStats(TISSUES, (0.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), noise_sd, "background")
-    with pytest.raises(BadInputError, match=r"SNR of .*CSF"):
-        preset_like(_real_scan(), stats, "T1w")

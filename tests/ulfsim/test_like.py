@@ -1,0 +1,122 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mrcore.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.errors import BadInputError
+from mrcore.grid import Grid
+from mrcore.volume import TISSUES, Volume
+from ulfsim.like import match_widths, mean_like, preset_like
+from ulfsim.measure import ContrastStats
+from ulfsim.presets import Preset
+
+
+def _real_scan():
+    affine = np.array([[0, 5.0, 0, 0], [0, 0, -1.7, 0], [1.6, 0, 0, 0], [0, 0, 0, 1.0]])  # axes S, R, P; sagittal
+    meta = {"MagneticFieldStrength": 0.0645, "RepetitionTime": 1.1, "EchoTime": 0.0061, "InversionTime": 0.45}
+    return Volume(torch.zeros(8, 4, 6), Grid((8, 4, 6), affine), {**meta, "SourceFile": "ulf.nii.gz"})
+
+
+def test_a_real_scan_becomes_a_preset():
+    stats = ContrastStats(TISSUES, (20.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), 2.0, "background")
+    preset = preset_like(_real_scan(), stats, "T1w")
+    assert dict(preset.snr) == {"CSF": 10.0, "GM": 25.0, "WM": 30.0}
+    acquisition = preset.acquisition
+    assert acquisition.slice_axis == "R"
+    assert acquisition.voxel_mm == pytest.approx((1.7, 1.6, 5.0))  # A, S, then the slice axis R
+    assert [axis.gaussian_fwhm_mm for axis in acquisition.psf] == pytest.approx([1.7, 1.6, 5.0])
+    assert acquisition.field_t == 0.0645
+    assert acquisition.sequence == Sequence("T1w", tr_s=1.1, te_s=0.0061, ti_s=0.45)
+    assert "ulf.nii.gz" in preset.source
+
+
+@pytest.mark.parametrize("noise_sd", [0.0, 2.0])
+def test_a_real_scan_without_usable_snr_is_refused(noise_sd):
+    stats = ContrastStats(TISSUES, (0.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), noise_sd, "background")
+    with pytest.raises(BadInputError, match=r"SNR of .*CSF"):
+        preset_like(_real_scan(), stats, "T1w")
+
+
+def test_a_scan_without_a_sidecar_keeps_its_weighting():
+    stats = ContrastStats(TISSUES, (20.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), 2.0, "residual")
+    scan = _real_scan()
+    preset = preset_like(Volume(scan.data, scan.grid), stats, "FLAIR")
+    assert preset.acquisition.sequence == Sequence("FLAIR")
+    assert preset.acquisition.field_t == 0.064
+    assert "not in its sidecar" in preset.source
+
+
+def _spread(rest, gain=1.0):
+    """Edges of width `rest` per axis, blurred; `gain` bends the law that the search assumes."""
+    return lambda fwhm: tuple(math.sqrt(r**2 + (gain * f) ** 2) for r, f in zip(rest, fwhm, strict=True))
+
+
+@pytest.mark.parametrize("gain", [0.6, 1.0, 1.4])
+def test_widths_are_found_on_all_axes_at_once(gain):
+    wanted = (2.5, 3.0, 8.0)
+    width, reached = match_widths(_spread((2.0, 1.0, 3.0), gain), wanted, (1.5, 1.5, 5.0), (9.0, 9.0, 20.0))
+    assert reached == pytest.approx(wanted, rel=0.03)
+    for w, goal, rest in zip(width, wanted, (2.0, 1.0, 3.0), strict=True):
+        assert gain * w == pytest.approx(math.sqrt(goal**2 - rest**2), rel=0.15)
+
+
+def test_a_blunt_source_gets_no_blur_and_other_axes_are_not_disturbed():
+    width, reached = match_widths(_spread((4.0, 1.0, 3.0)), (2.0, 3.0, 2.0), (1.5, 1.5, 5.0), (9.0, 9.0, 20.0))
+    assert (width[0], width[2]) == (0.0, 0.0)
+    assert (reached[0], reached[2]) == (4.0, 3.0)
+    assert reached[1] == pytest.approx(3.0, rel=0.03)
+
+
+def test_an_axis_without_edges_keeps_its_width():
+    def spread(fwhm):
+        return (math.nan, *_spread((1.0, 1.0, 3.0))(fwhm)[1:])
+
+    width, reached = match_widths(spread, (2.0, 3.0, math.nan), (1.5, 1.5, 5.0), (9.0, 9.0, 20.0))
+    assert (width[0], width[2]) == (1.5, 5.0)
+    assert math.isnan(reached[0])
+    assert reached[1] == pytest.approx(3.0, rel=0.03)
+
+
+def test_a_wish_beyond_the_limit_ends_there():
+    width, _ = match_widths(_spread((1.0, 1.0, 1.0)), (50.0, 3.0, 3.0), (1.0, 1.0, 1.0), (6.0, 6.0, 6.0))
+    assert width[0] == pytest.approx(6.0)
+
+
+def _preset(white, voxel_mm=(1.6, 1.6, 5.0), fwhm=1.0, **changes):
+    acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w", tr_s=1.5), psf=gaussian_psf(voxel_mm, fwhm))
+    acquisition = dataclasses.replace(acquisition, **changes)
+    return Preset("like", acquisition, {"CSF": 0.3 * white, "GM": 0.8 * white, "WM": white}, f"scan with WM {white:g}")
+
+
+def test_the_mean_of_scans_has_their_median_snr_and_their_spread():
+    scans = [_preset(40.0, noise_fwhm_mm=(0.0, 0.0, 2.0)), _preset(90.0, (1.62, 1.6, 5.0), 2.0)]
+    preset, target = mean_like(scans)
+    assert preset.snr["WM"] == pytest.approx(60.0)
+    assert preset.acquisition.voxel_mm == pytest.approx((1.61, 1.6, 5.0))
+    assert [axis.gaussian_fwhm_mm for axis in preset.acquisition.psf] == pytest.approx([2.42, 2.4, 7.5])
+    assert preset.acquisition.noise_fwhm_mm == (0.0, 0.0, 1.0)
+    assert preset.acquisition.sequence.tr_s == 1.5
+    assert target.n_scans == 2
+    assert target.spread["WM"] == pytest.approx(np.std(np.log([40.0, 90.0]), ddof=1))
+    assert target.sources == ("scan with WM 40", "scan with WM 90")
+
+
+def test_one_scan_is_its_own_mean():
+    preset, target = mean_like([_preset(40.0)])
+    assert dict(preset.snr) == pytest.approx(dict(_preset(40.0).snr))
+    assert preset.acquisition == _preset(40.0).acquisition
+    assert dict(target.draw(0, "x")) == pytest.approx(dict(preset.snr))
+
+
+def test_scans_of_different_kinds_are_not_averaged():
+    with pytest.raises(BadInputError, match="different voxels"):
+        mean_like([_preset(40.0), _preset(40.0, (1.8, 1.6, 5.0))])
+    with pytest.raises(BadInputError, match="different weightings"):
+        mean_like([_preset(40.0), _preset(40.0, sequence=Sequence("T2w"))])
+    with pytest.raises(BadInputError, match="different slice axes"):
+        mean_like([_preset(40.0), _preset(40.0, slice_axis="R")])
+    with pytest.raises(BadInputError, match="at least one"):
+        mean_like([])
