@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mrcore.acquisition import AxisPsf, Psf
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid, Shape3, directions, grid_about, to_voxel, to_world
+from mrcore.grid import Affine, Grid, Shape3, Triple, directions, grid_about, to_voxel, to_world
 from mrcore.linop import LinearOp
 from mrcore.ops import CPU, PermuteOp, SeparableOp
 from mrcore.resample import ResampleOp
@@ -121,10 +121,14 @@ def covering_grid(scan_grid: Grid, voxel_mm: float, margin_mm: float = 0.0) -> G
     """Return the isotropic lattice along the scan's axes that covers its field of view plus a margin on each side."""
     shape = cast("Shape3", tuple(math.ceil((f + 2 * margin_mm) / voxel_mm - 1e-6) for f in scan_grid.fov_mm))
     middle = np.array([(n - 1) / 2 for n in scan_grid.shape])
-    axes = directions(scan_grid)
-    # Field-of-view centres coincide, so the voxel at n // 2 sits half a voxel off when n is even.
-    offset = np.array([n // 2 - (n - 1) / 2 for n in shape]) * voxel_mm
-    return grid_about(to_world(scan_grid, middle) + axes @ offset, axes, (voxel_mm,) * 3, shape)
+    return grid_centred(to_world(scan_grid, middle), directions(scan_grid), (voxel_mm,) * 3, shape)
+
+
+def grid_centred(centre_mm: NDArray[np.float64], axes: Affine, spacing_mm: Triple, shape: Shape3) -> Grid:
+    """Build the grid whose field of view is centred at `centre_mm`; `axes` (3 x 3) as in `grid_about`."""
+    # The Fourier origin sits half a voxel off the centre where the number of voxels is even.
+    offset = np.array([n // 2 - (n - 1) / 2 for n in shape]) * spacing_mm
+    return grid_about(centre_mm + axes @ offset, axes, spacing_mm, shape)
 
 
 def _aligned_lattice(object_grid: Grid, scan_grid: Grid) -> Grid:

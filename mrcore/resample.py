@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from typing import final
+from collections.abc import Sequence
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -18,7 +18,16 @@ from mrcore.grid import Grid
 from mrcore.linop import LinearOp, Shape
 from mrcore.volume import Volume
 
-_SLAB_VOXELS = 100_000
+_PADDING = (1, 2) * 3
+"""Zeros below and above each axis, so that both neighbours of every position from -1 to n exist."""
+
+
+class _Block(NamedTuple):
+    """A rectangle of target voxels in one plane of the first axis."""
+
+    plane: int
+    rows: slice
+    columns: slice
 
 
 @final
@@ -47,45 +56,54 @@ class ResampleOp(LinearOp):
         self.dtype, self.device = dtype, torch.device(device)
         world = target.affine if motion is None else np.linalg.inv(motion) @ target.affine
         self._matrix = np.linalg.inv(source.affine) @ world
+        self._blocks = _blocks(self._matrix, self.shape_in, self.shape_out)
 
     def _apply(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, math.prod(self.shape_in))
-        out = x.new_zeros(flat.shape[0], math.prod(self.shape_out))
-        for voxels in self._slabs():
-            for index, weight in self._corners(voxels):
-                out[:, voxels] += weight * flat.index_select(1, index)
+        flat = torch.nn.functional.pad(x.reshape(-1, *self.shape_in), _PADDING).flatten(1)
+        out = x.new_zeros(flat.shape[0], *self.shape_out)
+        for block in self._blocks:
+            base, corners = self._corners(block)
+            target = out[:, block.plane, block.rows, block.columns]
+            for shift, weight in corners:
+                target += weight * flat[:, shift:].index_select(1, base).reshape(target.shape)
         return out.reshape(*x.shape[:-3], *self.shape_out)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        flat = y.reshape(-1, math.prod(self.shape_out))
-        out = y.new_zeros(flat.shape[0], math.prod(self.shape_in))
-        for voxels in self._slabs():
-            for index, weight in self._corners(voxels):
-                out.index_add_(1, index, weight * flat[:, voxels])
-        return out.reshape(*y.shape[:-3], *self.shape_in)
+        images = y.reshape(-1, *self.shape_out)
+        n_low, n_high = _PADDING[:2]
+        padded = tuple(n + n_low + n_high for n in self.shape_in)
+        flat = y.new_zeros(images.shape[0], math.prod(padded))
+        for block in self._blocks:
+            base, corners = self._corners(block)
+            source = images[:, block.plane, block.rows, block.columns]
+            for shift, weight in corners:
+                flat[:, shift:].index_add_(1, base, (weight * source).flatten(1))
+        inside = (slice(None), *(slice(n_low, n_low + n) for n in self.shape_in))
+        return flat.reshape(-1, *padded)[inside].reshape(*y.shape[:-3], *self.shape_in)
 
-    def _slabs(self) -> Iterator[slice]:
-        """Cut the flat target into whole planes of the first axis, few at a time: memory stays small."""
-        plane = self.shape_out[1] * self.shape_out[2]
-        step = max(1, _SLAB_VOXELS // plane) * plane
-        n_voxels = math.prod(self.shape_out)
-        return (slice(start, min(start + step, n_voxels)) for start in range(0, n_voxels, step))
+    def _corners(self, block: _Block) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+        """Return the flat index of the lowest of 8 neighbours, in the padded source, and shift and weight of each.
 
-    def _corners(self, voxels: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield flat source index and weight of each of the 8 neighbours of the target `voxels`."""
-        plane = self.shape_out[1] * self.shape_out[2]
-        starts, sizes = (voxels.start // plane, 0, 0), ((voxels.stop - voxels.start) // plane, *self.shape_out[1:])
-        i, j, k = (
-            torch.arange(a, a + n, device=self.device, dtype=torch.float64) for a, n in zip(starts, sizes, strict=True)
+        The weights have the shape of the block.
+        """
+        j, k = (
+            torch.arange(along.start, along.stop, device=self.device, dtype=torch.float64)
+            for along in (block.rows, block.columns)
         )
-        sides = []
-        for row, n, stride in zip(self._matrix[:3], self.shape_in, _strides(self.shape_in), strict=True):
-            p = (row[0] * i[:, None, None] + row[1] * j[:, None] + (row[2] * k + row[3])).reshape(-1)
-            sides.append(_two_neighbours(p, n, stride, self.dtype))
-        for first, second in itertools.product(sides[0], sides[1]):
-            index, weight = first[0] + second[0], first[1] * second[1]
-            for third in sides[2]:
-                yield index + third[0], weight * third[1]
+        n_low, n_high = _PADDING[:2]
+        strides = _strides([n + n_low + n_high for n in self.shape_in])
+        base, sides = torch.zeros((), device=self.device, dtype=torch.float64), []
+        for row, n, stride in zip(self._matrix[:3], self.shape_in, strides, strict=True):
+            p = (row[0] * block.plane + row[3] + row[1] * j)[:, None] + row[2] * k
+            low, above = _below(p, n)
+            base = base + (low + n_low) * stride
+            above = above.to(self.dtype)
+            sides.append(((0, 1 - above), (stride, above)))
+        corners = [
+            (first[0] + second[0] + third[0], first[1] * second[1] * third[1])
+            for first, second, third in itertools.product(*sides)
+        ]
+        return base.to(torch.int64).reshape(-1), corners
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ResampleOp:
         return ResampleOp(self.source, self.target, self.motion, dtype or self.dtype, device)
@@ -95,22 +113,37 @@ def _is_invertible(motion: NDArray[np.float64]) -> bool:
     return np.shape(motion) == (4, 4) and bool(np.isfinite(motion).all()) and np.linalg.matrix_rank(motion) == 4
 
 
-def _strides(shape: Shape) -> tuple[int, int, int]:
+def _strides(shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[1] * shape[2], shape[2], 1
 
 
-def _two_neighbours(p: Tensor, n: int, stride: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Return flat offset and linear weight of the voxels below and above positions `p` on an axis of `n`."""
+def _below(p: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return the voxel below positions `p` on an axis of `n` and how far above it they lie; outside is at -1 or n."""
     # Positions that rounding pushed off a voxel centre go back onto it: identity is then exact.
     centre = p.round()
-    p = torch.where((p - centre).abs() < 1e-9, centre, p)
+    p = torch.where((p - centre).abs() < 1e-9, centre, p).clamp_(-1, n)
     low = p.floor()
-    above = p - low
-    sides = []
-    for at, weight in ((low, 1 - above), (low + 1, above)):
-        weight = torch.where((at >= 0) & (at < n), weight, 0.0).to(dtype)
-        sides.append((at.clamp(0, n - 1).to(torch.int64) * stride, weight))
-    return sides
+    return low, p - low
+
+
+def _blocks(matrix: NDArray[np.float64], shape_in: Shape, shape_out: Shape) -> list[_Block]:
+    """Return, for each plane of the target that meets the source, the rectangle of voxels that may do so."""
+    i, j = np.meshgrid(np.arange(shape_out[0]), np.arange(shape_out[1]), indexing="ij")
+    first, last = np.zeros(i.shape), np.full(i.shape, shape_out[2] - 1.0)
+    for row, n in zip(matrix[:3], shape_in, strict=True):
+        start = row[0] * i + row[1] * j + row[3]
+        # Along the last axis, positions start + row[2] k are between -1 and n; a slope of 0 leaves all k or none.
+        slope = row[2] if abs(row[2]) > 1e-12 else 1e-12
+        ends = (np.stack([-1 - start, n - start])) / slope
+        first, last = np.maximum(first, ends.min(0)), np.minimum(last, ends.max(0))
+    first, last = np.ceil(first - 1e-6), np.floor(last + 1e-6)
+    blocks = []
+    for plane, meets in enumerate(first <= last):
+        rows = np.flatnonzero(meets)
+        if rows.size:
+            columns = slice(int(first[plane][rows].min()), int(last[plane][rows].max()) + 1)
+            blocks.append(_Block(plane, slice(int(rows[0]), int(rows[-1]) + 1), columns))
+    return blocks
 
 
 def resample(volume: Volume, target: Grid, order: int = 3) -> Volume:

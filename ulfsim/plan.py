@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
 import nibabel as nib
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from mrcore.acquisition import Acquisition
-from mrcore.forward import imaging_operator
-from mrcore.grid import Grid, Shape3, cropped, with_spacing
+from mrcore.forward import grid_centred, imaging_operator
+from mrcore.grid import Affine, Grid, Shape3, Triple, cropped, directions, grid_about, to_world, with_spacing
 from mrcore.linop import LinearOp
 from mrcore.volume import TissueMap, Volume
 
@@ -29,11 +31,12 @@ class ScanPlan:
 
 
 def plan_scan(object_grid: Grid, acquisition: Acquisition, dtype: torch.dtype = torch.float32) -> ScanPlan:
-    """Lay a scan over the field of view of `object_grid`, along its voxel axes whatever their orientation.
+    """Lay a scan over the field of view of `object_grid`, whatever its orientation.
 
     The scan's axes are those of the object in the order right, anterior, superior, with the one nearest to
     `acquisition.slice_axis` moved to the end, so that voxel size and PSF of `acquisition` fit them as they are; their
-    signs stay those of the object. Both grids share the Fourier origin.
+    signs stay those of the object. Both grids share the Fourier origin. With `acquisition.tilt_deg` the axes are then
+    turned about the centre of the field of view, which grows to the box that holds the whole object.
 
     Raises:
         BadInputError: voxels that do not fit the field of view.
@@ -41,9 +44,43 @@ def plan_scan(object_grid: Grid, acquisition: Acquisition, dtype: torch.dtype = 
     order = scan_axes(object_grid, acquisition.slice_axis)
     shape = cast("Shape3", tuple(object_grid.shape[a] for a in order))
     turned = Grid(shape, object_grid.affine[:, [*order, 3]])
-    scan_grid = with_spacing(turned, acquisition.voxel_mm)
+    lay = _tilted if any(acquisition.tilt_deg) else _straight
+    scan_grid = lay(turned, acquisition)
     operator = imaging_operator(object_grid, scan_grid, acquisition.psf, dtype)
     return ScanPlan(object_grid, scan_grid, operator, acquisition)
+
+
+def tilt_matrix(tilt_deg: Triple) -> Affine:
+    """Return the rotation (3 x 3) about R, then A, then S, all fixed in the world: right-handed, in degrees.
+
+    A turn of 90 degrees about S takes R to A, one about R takes A to S, one about A takes S to R.
+    """
+    matrix: Affine = Rotation.from_euler("xyz", tilt_deg, degrees=True).as_matrix()  # small letters: extrinsic
+    return matrix
+
+
+def _straight(grid: Grid, acquisition: Acquisition) -> Grid:
+    """Return the scan's grid along the axes of `grid`, the object's in the scan's order."""
+    scan_grid = with_spacing(grid, acquisition.voxel_mm)
+    # Voxel n // 2 lies half a voxel above the centre where n is even: an odd scan of a coarse, even object would
+    # reach beyond its upper edge, and shares the centre instead of the Fourier origin.
+    last = (np.array(scan_grid.shape) - 1 - np.array(scan_grid.shape) // 2) * scan_grid.spacing_mm
+    edge = (np.array(grid.shape) - 0.5 - np.array(grid.shape) // 2) * grid.spacing_mm
+    beyond = last > edge + 0.5 * np.array(scan_grid.spacing_mm)
+    if not beyond.any():
+        return scan_grid
+    shift = np.where(beyond, -0.5 * np.array(grid.spacing_mm), 0.0)
+    axes = directions(grid)
+    return grid_about(scan_grid.origin_mm + axes @ shift, axes, scan_grid.spacing_mm, scan_grid.shape)
+
+
+def _tilted(grid: Grid, acquisition: Acquisition) -> Grid:
+    """Return the turned grid over the box that holds the field of view of `grid`."""
+    axes = tilt_matrix(acquisition.tilt_deg) @ directions(grid)
+    box_mm = np.abs(np.linalg.solve(axes, directions(grid) * grid.fov_mm)).sum(1)
+    shape = cast("Shape3", tuple(math.ceil(f / v - 1e-6) for f, v in zip(box_mm, acquisition.voxel_mm, strict=True)))
+    centre_mm = to_world(grid, (np.array(grid.shape) - 1) / 2)
+    return grid_centred(centre_mm, axes, acquisition.voxel_mm, shape)
 
 
 def scan_axes(grid: Grid, slice_axis: str) -> tuple[int, int, int]:

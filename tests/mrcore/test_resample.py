@@ -67,13 +67,16 @@ def test_adjoint_agrees_with_the_dense_transpose():
     torch.testing.assert_close(forward.T, adjoint)
 
 
-def test_many_slabs_are_as_one(monkeypatch):
+@pytest.mark.parametrize("degrees", [(0, 0, 0), (0, 0, 30), (90, 0, 0), (35, -25, 60)])
+@pytest.mark.parametrize("centre_mm", [(2, -3, 4), (9.3, 4.1, -7.7)])
+def test_a_target_far_larger_than_its_source_misses_none_of_it(degrees, centre_mm):
     x = numbers(*SOURCE.shape)
-    op = ResampleOp(SOURCE, TARGET, dtype=F64)
-    whole, back = op(x), op.H(op(x))
-    monkeypatch.setattr("mrcore.resample._SLAB_VOXELS", 400)
-    torch.testing.assert_close(op(x), whole, rtol=0, atol=0)
-    torch.testing.assert_close(op.H(whole), back)
+    wide = grid((45, 41, 47), (1.0, 1.1, 0.9), centre_mm, degrees)
+    world = to_world(wide, np.stack(np.meshgrid(*map(np.arange, wide.shape), indexing="ij"), -1))
+    at = np.moveaxis(to_voxel(SOURCE, world), -1, 0)
+    expected = ndimage.map_coordinates(x.numpy(), at, order=1, mode="grid-constant")
+    assert np.abs(expected).sum() > 1000
+    torch.testing.assert_close(ResampleOp(SOURCE, wide, dtype=F64)(x), torch.from_numpy(expected), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("shift_mm", [(3.0, 0, 0), (0, -2.5, 0), (0, 0, 1.7)])
