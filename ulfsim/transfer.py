@@ -83,7 +83,7 @@ def transfer_operator(
 def noise_sd_on(transfer: TransferFunction, grid: Grid) -> float:
     """Return the sd per real channel of the noise on `grid`, as a share of the object's level."""
     density = _on_grid(transfer.noise_density, transfer, grid)
-    return float((density.mean() / np.prod(grid.spacing_mm)).sqrt())
+    return float((density.mean() / float(np.prod(grid.spacing_mm))).sqrt())
 
 
 def degrade(volume: Volume, transfer: TransferFunction, seed: int, scan_grid: Grid | None = None) -> Volume:
@@ -100,7 +100,7 @@ def degrade(volume: Volume, transfer: TransferFunction, seed: int, scan_grid: Gr
     grid, real = volume.grid, volume.data.dtype
     fourier = FourierOp(grid.shape, real.to_complex(), volume.data.device)
     density = _on_grid(transfer.noise_density, transfer, grid)
-    sd = level_of(volume.data) * (density / np.prod(grid.spacing_mm)).sqrt()
+    sd = level_of(volume.data) * (density / float(np.prod(grid.spacing_mm))).sqrt()
     draw = torch.randn((2, *grid.shape), generator=seeded(seed, "ulfsim.transfer:noise"), dtype=real)
     noise = torch.complex(draw[0], draw[1]) * sd.to(real)
     clean = transfer_operator(transfer, grid, real, volume.data.device)(volume.data.to(real.to_complex()))

@@ -129,7 +129,8 @@ def evaluate(transfer: TransferFunction, pairs: Sequence[ScanPair]) -> dict[str,
                 f"a scan of pair '{pair.name}' was used to fit this transfer function, so its error means nothing; "
                 "evaluate on other heads, or read the left-out errors in `errors`"
             )
-    nodes = _Nodes(transfer.node_cyc_per_mm, tuple(transfer.values.shape))
+    n_r, n_a, n_s = transfer.values.shape
+    nodes = _Nodes(transfer.node_cyc_per_mm, (n_r, n_a, n_s))
     values = transfer.values.numpy()
     return {pair.name: _error(values, _sums(pair, nodes)) for pair in pairs}
 
