@@ -84,6 +84,7 @@ def separable(n_in: tuple[int, int, int], n_out: tuple[int, int, int]) -> Separa
 OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "fourier even": lambda: FourierOp((4, 6, 2), C128),
     "fourier odd": lambda: FourierOp((5, 3, 7), C128),
+    "fourier of coils": lambda: FourierOp((2, 4, 5, 3), C128, n_axes=3),
     "fourier 1d": lambda: FourierOp((6,), C128),
     "crop even to odd": lambda: CropOp((6, 8, 4), (3, 5, 3), F64),
     "crop odd to even": lambda: CropOp((7, 5, 9), (4, 2, 6), F64),

@@ -35,8 +35,9 @@ def plan_scan(object_grid: Grid, acquisition: Acquisition, dtype: torch.dtype = 
 
     The scan's axes are those of the object in the order right, anterior, superior, with the one nearest to
     `acquisition.slice_axis` moved to the end, so that voxel size and PSF of `acquisition` fit them as they are; their
-    signs stay those of the object. Both grids share the Fourier origin. With `acquisition.tilt_deg` the axes are then
-    turned about the centre of the field of view, which grows to the box that holds the whole object.
+    signs stay those of the object. Both grids share the Fourier origin, or the centre on an axis where the object is
+    too coarse for that. With `acquisition.tilt_deg` the axes are then turned about the centre of the field of view,
+    which grows to the box that holds the whole object.
 
     Raises:
         BadInputError: voxels that do not fit the field of view.

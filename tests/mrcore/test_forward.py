@@ -119,6 +119,13 @@ def test_dc_is_at_half_of_n():
         assert k[middle[0], middle[1] + 1, middle[2]].real == pytest.approx(math.sqrt(math.prod(shape)), rel=1e-6)
 
 
+def test_every_coil_is_transformed_by_itself():
+    images = numbers(3, 4, 5, 6, dtype=C128)
+    together = FourierOp((3, 4, 5, 6), C128, n_axes=3)(images)
+    one_by_one = torch.stack([FourierOp((4, 5, 6), C128)(image) for image in images])
+    torch.testing.assert_close(together, one_by_one)
+
+
 def test_k_space_keeps_its_phase_through_a_crop():
     """A point at the Fourier origin has flat k-space; cropped, it stays a real point at the origin."""
     for big, small in (((8, 9, 12), (4, 3, 6)), ((9, 8, 7), (5, 5, 4))):

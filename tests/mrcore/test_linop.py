@@ -237,6 +237,8 @@ def test_on_a_gpu_as_on_the_cpu(name):
             lambda: DiagonalOp(numbers(3)) @ DiagonalOp(numbers(3).float()),
             "compose operators of .*float64 and .*float32",
         ),
+        (lambda: FourierOp((4, 5), n_axes=3), "n_axes must be between 1 and the 2 axes of .4, 5., got 3"),
+        (lambda: FourierOp((4, 5), n_axes=0), "n_axes"),
         (lambda: RealOnly() @ FourierOp((3,), C128), "outer takes, inner gives: one side is real, the other complex"),
         (lambda: RealOnly() @ (DiagonalOp(numbers(3)) @ FourierOp((3,), C128)), "one side is real"),
         (lambda: DiagonalOp(numbers(3)) + DiagonalOp(numbers(4)), r"shapes \(3,\) -> \(3,\) and \(4,\) -> \(4,\)"),
