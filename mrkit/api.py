@@ -17,7 +17,7 @@ from mrcore.noise import chi_moments
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
-from mrkit.lattice import inner, touches_edge
+from mrkit.lattice import inner
 from mrkit.prepare import find_tissues, prepare, usable, weighting
 from mrkit.progress import stages
 from ulfsim.calibrate import Calibration
@@ -27,6 +27,7 @@ from ulfsim.plan import with_margin
 from ulfsim.presets import PRESETS, Preset, with_wm_snr
 from ulfsim.simulate import calibrated_simulation
 from ulfsim.source import source_of
+from ulfsim.window import touches_edge
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mrcore.forward import covering_grid
 from mrcore.grid import Grid, Shape3, to_voxel, to_world
 from mrcore.volume import Volume
+from ulfsim.window import touches_edge
 
 
 def lattice_for(scan: Volume, voxel_mm: float) -> tuple[Grid, Grid]:
@@ -24,19 +25,6 @@ def lattice_for(scan: Volume, voxel_mm: float) -> tuple[Grid, Grid]:
     width_mm = max(scan.grid.spacing_mm)
     margin_mm = math.ceil(width_mm / voxel_mm) * voxel_mm if touches_edge(scan, width_mm) else 0.0
     return covering_grid(scan.grid, voxel_mm, margin_mm), covering_grid(scan.grid, voxel_mm)
-
-
-def touches_edge(volume: Volume, width_mm: float) -> bool:
-    """Whether the object comes within `width_mm` of a face: means of a face's shell above 2 % of the maximum.
-
-    Means, not maxima: the air of a scan is never without a bright voxel.
-    """
-    for axis, (n, spacing) in enumerate(zip(volume.grid.shape, volume.grid.spacing_mm, strict=True)):
-        width = min(n, max(1, round(width_mm / spacing)))
-        shells = (volume.data.narrow(axis, start, width) for start in (0, n - width))
-        if any(float(shell.mean()) > 0.02 * float(volume.data.max()) for shell in shells):
-            return True
-    return False
 
 
 def inner(volume: Volume, grid: Grid) -> Volume:

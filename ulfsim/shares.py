@@ -9,84 +9,114 @@ the fractions of a segmentation do not fit the intensity of the voxel; so the fr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mrcore.ops import SeparableOp
 from mrcore.volume import TissueMap, Volume
-from ulfsim.measure import tissue_cores
+from ulfsim.window import Window
 
 _DOUBT = 2e-3  # weight of what the intensity alone says, so that a wrong label can give way
-_STEEPEST, _N_HALVINGS = 60.0, 18
+_STEEPEST, _N_STEPS = 60.0, 4
+_N_AT_ONCE = 1 << 16  # voxels whose temporaries fit a processor's cache
+_SMOOTH_MM = 20.0
 
 
-def signal_shares(volume: Volume, tissues: TissueMap) -> TissueMap:
-    """Return the share of each voxel's signal that each tissue has; sums per voxel are those of `tissues`.
+def signal_shares(volume: Volume, tissues: TissueMap, window: Window, cores: Sequence[Tensor]) -> Tensor:
+    """Return the share (T, x, y, z) of each voxel's signal that each tissue has; sums are those of `tissues`.
+
+    `tissues` and their `cores` lie on `window` of `volume`; outside of it there is no tissue.
 
     The fractions are tilted, p_t exp(l I_t) with one l per voxel, until they explain its intensity, given the mean
     signals of the tissue cores and a bias field of 20 mm smoothness. Where they cannot, because the voxel was given
-    to one tissue, it is taken as a mixture of the two tissues next to it in intensity.
+    to one tissue, it is taken as a mixture of the two tissues next to it in intensity. At the rim of the mask, where
+    less than half a voxel is tissue, nothing can be fitted and the fractions stay.
     """
-    inside = tissues.mask
-    cores, _ = tissue_cores(tissues)
-    means = torch.stack([volume.data[core].float().mean() for core in cores])
+    image, prob = volume.data[window].float(), tissues.prob.float()
+    means = torch.stack([image[core].mean() for core in cores])
     top = float(means.max())
-    if not top > 0 or not bool(inside.any()):
-        return tissues
+    shares = prob.clone()
+    if not top > 0:
+        return shares
     means = means.clamp_min(1e-3 * top)
-    fractions = tissues.prob[:, inside].float()
-    total = fractions.sum(0)
-    bias = _bias(volume.data.float(), torch.einsum("t,txyz->xyz", means, tissues.prob.float()), volume.grid.spacing_mm)
-    fitted = _tilted(fractions / total, means / top, volume.data[inside].float() / (bias[inside] * top))
-    signal = fitted * means[:, None]
-    out = torch.zeros_like(tissues.prob)
-    out[:, inside] = (signal / signal.sum(0) * total).to(out.dtype)
-    # At the rim of the mask, where less than half a voxel is brain, nothing can be fitted.
-    rim = ~inside & (tissues.prob.sum(0) > 0)
-    out[:, rim] = tissues.prob[:, rim]
-    return TissueMap(out, tissues.names, tissues.grid)
-
-
-def _tilted(fractions: Tensor, means: Tensor, intensity: Tensor) -> Tensor:
-    """Return fractions (T, N) proportional to fractions exp(l means), whose mean signal is `intensity` (N)."""
-    logs = (fractions + _DOUBT * _between(means, intensity)).log()
-    low, high = torch.full_like(intensity, -_STEEPEST), torch.full_like(intensity, _STEEPEST)
-    # The mean signal rises with l: halve the interval.
-    for _ in range(_N_HALVINGS):
-        middle = 0.5 * (low + high)
-        weight = torch.softmax(logs + middle * means[:, None], dim=0)
-        too_dark = means @ weight < intensity
-        low, high = torch.where(too_dark, middle, low), torch.where(too_dark, high, middle)
-    return torch.softmax(logs + 0.5 * (low + high) * means[:, None], dim=0)
-
-
-def _between(means: Tensor, intensity: Tensor) -> Tensor:
-    """Return the fractions (T, N) of the two tissues between whose means an intensity lies; ends are pure."""
+    bias = _bias(image, torch.tensordot(means, prob, 1), volume, window)
+    inside = torch.nonzero((prob.sum(0) > 0.5).reshape(-1)).squeeze(1)
     order = means.argsort()
-    levels = means[order]
-    upper = torch.searchsorted(levels, intensity).clamp(1, len(means) - 1)
-    part = (intensity - levels[upper - 1]) / (levels[upper] - levels[upper - 1]).clamp_min(1e-6)
-    out = torch.zeros((len(means), intensity.numel()))
-    out.scatter_(0, order[upper][None], part.clamp(0, 1)[None])
-    out.scatter_(0, order[upper - 1][None], 1 - part.clamp(0, 1)[None])
-    return out
+    levels = (means[order] / top)[:, None]
+    scaled, flat_prob, flat_bias, out = image.reshape(-1), prob.flatten(1), bias.reshape(-1), shares.view(len(prob), -1)
+    for at in inside.split(_N_AT_ONCE if inside.device.type == "cpu" else max(1, len(inside))):
+        fractions = flat_prob[order[:, None], at]
+        total = fractions.sum(0)
+        fitted = _tilted(fractions / total, levels, scaled[at] / (flat_bias[at] * top))
+        signal = fitted.mul_(levels)
+        out[order[:, None], at] = signal.mul_(total / signal.sum(0))
+    return shares
 
 
-def _bias(image: Tensor, expected: Tensor, spacing_mm: tuple[float, float, float], smooth_mm: float = 20.0) -> Tensor:
-    """Return the smooth ratio (X, Y, Z) of image and expectation, between 0.5 and 2; evaluated on a coarse lattice."""
-    factor = [max(1, min(n, round(0.3 * smooth_mm / s))) for n, s in zip(image.shape, spacing_mm, strict=True)]
-    known = expected > 0
-    pair = torch.stack([torch.where(known, image, 0.0), expected])[None]
-    coarse = torch.nn.functional.avg_pool3d(pair, factor, ceil_mode=True, count_include_pad=False)
-    for axis in range(3):
-        sigma = smooth_mm / (spacing_mm[axis] * factor[axis]) / math.sqrt(8 * math.log(2))
-        reach = math.ceil(3 * sigma)
-        kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-        shape, padding = [2, 1, 1, 1, 1], [0, 0, 0]
-        shape[2 + axis], padding[axis] = len(kernel), reach
-        weight = (kernel / kernel.sum()).reshape(1, *shape[1:]).expand(shape)
-        coarse = torch.nn.functional.conv3d(coarse, weight, padding=padding, groups=2)
-    ratio = (coarse[:, :1] / coarse[:, 1:].clamp_min(1e-12)).clamp(0.5, 2.0)
-    ratio = torch.where(coarse[:, 1:] > 0, ratio, torch.ones(()))
-    fine = torch.nn.functional.interpolate(ratio, size=image.shape, mode="trilinear")
-    return fine[0, 0]
+def _tilted(fractions: Tensor, levels: Tensor, intensity: Tensor) -> Tensor:
+    """Return fractions (T, N) proportional to fractions exp(l levels), whose mean signal is `intensity` (N).
+
+    `levels` (T, 1) ascend, up to 1. The excess over the intensity of the brighter tissues, sum q d exp(l d) with
+    d = level - intensity, must equal the lack of the darker ones. In logarithms both are nearly straight lines of l,
+    exactly so for two tissues, and Newton's method needs few steps. |l| is at most 60.
+    """
+    weight = (fractions + _DOUBT * _between(levels, intensity)).clamp_min_(0)
+    distance = levels - intensity.clamp(float(levels[0]), float(levels[-1]))
+    slope = weight * distance
+    tilt = torch.zeros_like(intensity)
+    for _ in range(_N_STEPS):
+        terms = (distance * tilt).exp_().mul_(slope)
+        excess = terms.clamp_min(0)
+        lack = terms.clamp_max_(0)
+        above, below = excess.sum(0).add_(1e-30), lack.sum(0).sub_(1e-30)  # one of them is 0 on a tissue's level
+        rise = excess.mul_(distance).sum(0).div_(above) - lack.mul_(distance).sum(0).div_(below)
+        tilt = (tilt - (-above / below).log_() / rise.clamp_min_(1e-9)).clamp_(-_STEEPEST, _STEEPEST)
+    tilt = torch.where(intensity >= levels[-1], _STEEPEST, torch.where(intensity <= levels[0], -_STEEPEST, tilt))
+    tilted = ((levels - levels[-1]) * tilt).exp_().mul_(weight)
+    return tilted.div_(tilted.sum(0))
+
+
+def _between(levels: Tensor, intensity: Tensor) -> Tensor:
+    """Return the fractions (T, N) of the two tissues between whose levels an intensity lies; ends are pure."""
+    gaps = (levels[1:] - levels[:-1]).clamp_min(1e-6)
+    passed = ((intensity - levels[:-1]) / gaps).clamp_(0, 1)
+    ones = torch.ones_like(intensity)[None]
+    return torch.cat([ones, passed]) - torch.cat([passed, torch.zeros_like(ones)])
+
+
+def _bias(image: Tensor, expected: Tensor, volume: Volume, window: Window) -> Tensor:
+    """Return the smooth ratio (x, y, z) of image and expectation on `window`, between 0.5 and 2.
+
+    It is found on a coarse lattice: means over cells, a Gaussian, the ratio, linear interpolation; per axis the first
+    two are one matrix and the last is another.
+    """
+    down, up = [], []
+    for n, spacing_mm, part in zip(volume.grid.shape, volume.grid.spacing_mm, window, strict=True):
+        factor = max(1, min(n, round(0.3 * _SMOOTH_MM / spacing_mm)))
+        down.append(_smoothing(n, factor, _SMOOTH_MM / spacing_mm)[:, part].contiguous().to(image))
+        up.append(_interpolation(n, math.ceil(n / factor))[part].to(image))
+    known = torch.stack([torch.where(expected > 0, image, 0.0), expected])
+    seen, wanted = SeparableOp((down[0], down[1], down[2]))(known)
+    ratio = torch.where(wanted > 0, (seen / wanted.clamp_min(1e-12)).clamp(0.5, 2.0), 1.0)
+    return SeparableOp((up[0], up[1], up[2]))(ratio)
+
+
+def _smoothing(n: int, factor: int, fwhm_voxels: float) -> Tensor:
+    """Return the matrix (cells, n) from voxels to means over cells of `factor`, smoothed up to 3 sigma."""
+    cells = torch.arange(math.ceil(n / factor))
+    means = (torch.arange(n) // factor == cells[:, None]).float()
+    means = means / means.sum(1, keepdim=True)
+    sigma = fwhm_voxels / factor / math.sqrt(8 * math.log(2))
+    reach = math.ceil(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    distance = (cells - cells[:, None]).abs()
+    weight = torch.where(distance <= reach, torch.exp(-0.5 * (distance / sigma) ** 2), 0.0) / kernel.sum()
+    return weight @ means
+
+
+def _interpolation(n: int, n_cells: int) -> Tensor:
+    """Return the matrix (n, cells) of linear interpolation between the centres of cells; constant beyond the ends."""
+    at = ((torch.arange(n) + 0.5) * n_cells / n - 0.5).clamp(0, n_cells - 1)
+    return (1 - (at[:, None] - torch.arange(n_cells)).abs()).clamp_min(0)

@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from mrcore.acquisition import Acquisition, to_json
-from mrcore.forward import predict
+from mrcore.grid import Triple
 from mrcore.linop import LinearOp
-from mrcore.noise import add_noise, seeded
-from mrcore.noise_estimate import background_noise
-from mrcore.volume import TissueMap, Volume
+from mrcore.noise import complex_noise, root_sum_of_squares, seeded
+from mrcore.ops import FourierOp
+from mrcore.volume import Volume
+from ulfsim.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, interference
+from ulfsim.artefacts import to_json as artefacts_to_json
 from ulfsim.calibrate import Calibration, calibrate
-from ulfsim.measure import tissue_cores
 from ulfsim.plan import ScanPlan, plan_scan, scan_axes
 from ulfsim.presets import Preset
 from ulfsim.response import response
 from ulfsim.source import Source, truth_of
+from ulfsim.window import touches_edge
+
+_NOISE = "ulfsim.simulate:noise"
+_N_FOR_DIP = 500_000
 
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
     """A simulated scan and everything it was made from.
 
-    `truth` is the noise-free object in the scan's contrast on the source's grid; `operator` takes it to the scan, so
-    `scan.data` is `predict(operator, truth.data)` plus noise of `acquisition.noise_sd`.
+    Attributes:
+        scan: magnitude image, the root sum of squares of `channels`.
+        channels: complex images (C, X, Y, Z) with noise of `acquisition.noise_sd` per real channel. Each of the C
+            channels carries signal / sqrt(C), so that `scan` has the same signal whatever their number.
+        signal: the noise-free scan (X, Y, Z), real or, with artefacts, complex: what `operator` makes of `truth`, and
+            interference.
+        truth: the noise-free object in the scan's contrast, on the source's grid.
+        operator: takes `truth` to `signal`, artefacts included.
+        acquisition: how it was scanned.
+        artefacts: what disturbed it.
+        gains: factor per tissue on the parts of the source.
+        background_gain: factor on its rest.
+        seed: of the noise.
+        notes: what a reader of the result must know.
     """
 
     scan: Volume
+    channels: Tensor
+    signal: Tensor
     truth: Volume
     operator: LinearOp
     acquisition: Acquisition
+    artefacts: Artefacts
     gains: Mapping[str, float]
     background_gain: float
     seed: int
@@ -47,64 +69,79 @@ def simulate(
     gains: Mapping[str, float],
     seed: int,
     background_gain: float | None = None,
+    artefacts: Artefacts = NO_ARTEFACTS,
 ) -> Simulation:
     """Scan `source` with one gain per tissue; the same arguments give the same bytes.
 
     What no tissue covers (skull, scalp, air) has no measured target: by default it keeps its proportion to the last
-    tissue (WM).
+    tissue (WM). Everything is computed where the source is, the noise is drawn on the CPU.
 
     Raises:
         BadInputError: gains that do not name the tissues or are negative.
     """
-    volume = source.volume
-    plan = plan_scan(volume.grid, acquisition, volume.data.dtype)
-    outside = gains.get(source.names[-1], 0.0) if background_gain is None else background_gain
-    truth = truth_of(source, gains, outside)
-    clean = predict(plan.operator, truth.data)
-    noisy = add_noise(clean, acquisition.noise_sd, seeded(seed, "ulfsim.simulate:noise"))
-    origin = {key: volume.meta[key] for key in ("SourceFile", "SourceSHA256") if key in volume.meta}
-    settings = {"Gains": dict(gains), "BackgroundGain": outside, "Seed": seed, "NoiseSD": acquisition.noise_sd}
-    scan = Volume(noisy, plan.scan_grid, {**to_json(acquisition), "Simulation": {**settings, **origin}})
-    notes = tuple(_notes(volume, truth, source.tissues, plan))
-    return Simulation(scan, truth, plan.operator, plan.acquisition, MappingProxyType(dict(gains)), outside, seed, notes)
+    return _simulated(source, _plan(source, acquisition), gains, seed, background_gain, artefacts)
 
 
 def calibrated_simulation(
-    source: Source, preset: Preset, seed: int, noise_sd: float | None = None
+    source: Source,
+    preset: Preset,
+    seed: int,
+    noise_sd: float | None = None,
+    artefacts: Artefacts = NO_ARTEFACTS,
 ) -> tuple[Calibration, Simulation]:
     """Calibrate gains and noise so that the scan has the SNRs of `preset`, then simulate it.
 
     `noise_sd` fixes the noise per real channel in units of the source. By default it is the source's own noise where
     that can be measured in air and lets the target be reached; otherwise the scan keeps the source's intensities.
+    The targets are those of the undisturbed scan: artefacts come on top.
     """
-    volume = source.volume
-    plan = plan_scan(volume.grid, preset.acquisition, volume.data.dtype)
+    plan = _plan(source, preset.acquisition)
     measured = response(source, plan)
-    air = background_noise(volume.data, source.tissues.mask) if noise_sd is None else None
+    air = source.air_noise if noise_sd is None else None
     given = noise_sd if air is None else air.sd
     calibration = calibrate(source, plan, preset.snr, noise_sd=given, measured=measured)
     if air is not None and calibration.misses_target:
         calibration = calibrate(source, plan, preset.snr, measured=measured)
-    acquisition = replace(preset.acquisition, noise_sd=calibration.noise_sd)
-    return calibration, simulate(source, acquisition, calibration.gains, seed, calibration.background_gain)
+    plan = replace(plan, acquisition=replace(preset.acquisition, noise_sd=calibration.noise_sd))
+    done = _simulated(source, plan, calibration.gains, seed, calibration.background_gain, artefacts)
+    return calibration, done
 
 
-def border_dip(source: Tensor, truth: Tensor, tissues: TissueMap, n_bins: int = 64) -> float:
+def redrawn(simulation: Simulation, seeds: Sequence[int]) -> Tensor:
+    """Return scans (N, X, Y, Z) that differ from `simulation` in the noise: what simulating with each seed gives."""
+    voxel_mm = simulation.scan.grid.spacing_mm
+    return torch.stack([_noisy(simulation.signal, simulation.acquisition, voxel_mm, seed)[0] for seed in seeds])
+
+
+def k_space(simulation: Simulation) -> Tensor:
+    """Return the noisy k-space (C, X, Y, Z) along the axes of the scan.
+
+    Centred and orthonormal: k = 0 is sample n // 2, the noise has the sd of the images, and the inverse transform's
+    root sum of squares is `simulation.scan`.
+    """
+    channels = simulation.channels
+    return FourierOp(tuple(channels.shape[1:]), channels.dtype, channels.device)(channels)
+
+
+def border_dip(source: Source, truth: Volume, n_bins: int = 64) -> float:
     """Return how far the truth falls where the source rises, as a fraction of the truth's range.
 
     Gains may turn the order of intensities over in voxels between two tissues (false rims). The mean truth is taken
     in bins of source intensity between the darkest and the brightest tissue; the largest fall below an earlier bin
     counts on a rising curve, the largest rise on a falling one. Means nothing where the scan reverses the contrast
-    between some tissues only.
+    between some tissues only. Of large images every second or third voxel along each axis is enough.
     """
-    levels = [source[core].double().mean() for core in tissue_cores(tissues)[0]]
-    low, high = float(min(levels)), float(max(levels))
-    inside = tissues.mask & (source >= low) & (source <= high)
+    low, high = min(source.levels), max(source.levels)
+    step = max(1, round((source.basis[0].numel() / _N_FOR_DIP) ** (1 / 3)))
+    thinned = tuple(slice(w.start, w.stop, step) for w in source.window)
+    before, after = source.volume.data[thinned], truth.data[thinned]
+    mask = source.tissues.prob[(slice(None), *thinned)].sum(0) > 0.5
+    inside = mask & (before >= low) & (before <= high)
     if high <= low or not bool(inside.any()):
         return 0.0
-    index = ((source[inside].double() - low) / (high - low) * n_bins).long().clamp(0, n_bins - 1)
+    index = ((before[inside].double() - low) / (high - low) * n_bins).long().clamp(0, n_bins - 1)
     count = torch.bincount(index, minlength=n_bins)
-    mean = torch.bincount(index, truth[inside].double(), minlength=n_bins) / count.clamp_min(1)
+    mean = torch.bincount(index, after[inside].double(), minlength=n_bins) / count.clamp_min(1)
     curve = mean[count >= max(20, 1e-3 * index.numel())]
     span = float(curve.max() - curve.min()) if curve.numel() else 0.0
     if span == 0:
@@ -114,40 +151,84 @@ def border_dip(source: Tensor, truth: Tensor, tissues: TissueMap, n_bins: int = 
     return min(fall, rise) / span
 
 
-def _notes(volume: Volume, truth: Volume, tissues: TissueMap, plan: ScanPlan) -> list[str]:
+def _plan(source: Source, acquisition: Acquisition) -> ScanPlan:
+    data = source.volume.data
+    plan = plan_scan(source.volume.grid, acquisition, data.dtype)
+    return plan if data.device.type == "cpu" else replace(plan, operator=plan.operator.to(data.device))
+
+
+def _simulated(
+    source: Source,
+    plan: ScanPlan,
+    gains: Mapping[str, float],
+    seed: int,
+    background_gain: float | None,
+    artefacts: Artefacts,
+) -> Simulation:
+    volume, acquisition = source.volume, plan.acquisition
+    outside = gains.get(source.names[-1], 0.0) if background_gain is None else background_gain
+    truth = truth_of(source, gains, outside)
+    operator = plan.operator if artefacts == NO_ARTEFACTS else disturbed_operator(plan, artefacts)
+    signal = operator(truth.data)
+    added = interference(artefacts, plan.scan_grid, signal.dtype, signal.device)
+    if added is not None:
+        signal = signal + acquisition.noise_sd * added
+    origin = {key: volume.meta[key] for key in ("SourceFile", "SourceSHA256") if key in volume.meta}
+    settings = {"Gains": dict(gains), "BackgroundGain": outside, "Seed": seed, "NoiseSD": acquisition.noise_sd}
+    disturbed = {"Artefacts": artefacts_to_json(artefacts)} if artefacts != NO_ARTEFACTS else {}
+    meta = {**to_json(acquisition), "Simulation": {**settings, **disturbed, **origin}}
+    magnitude, channels = _noisy(signal, acquisition, plan.scan_grid.spacing_mm, seed)
+    return Simulation(
+        scan=Volume(magnitude, plan.scan_grid, meta),
+        channels=channels,
+        signal=signal,
+        truth=truth,
+        operator=operator,
+        acquisition=acquisition,
+        artefacts=artefacts,
+        gains=MappingProxyType(dict(gains)),
+        background_gain=outside,
+        seed=seed,
+        notes=tuple(_notes(source, truth, plan)),
+    )
+
+
+def _noisy(signal: Tensor, acquisition: Acquisition, voxel_mm: Triple, seed: int) -> tuple[Tensor, Tensor]:
+    """Return magnitude (X, Y, Z) and noisy complex channels (C, X, Y, Z) of a noise-free scan."""
+    n = acquisition.n_channels
+    part = (signal / math.sqrt(n) if n > 1 else signal).to(signal.dtype.to_complex())
+    if acquisition.noise_sd == 0:
+        return signal.abs(), part.expand(n, *signal.shape)
+    widths = cast("Triple", tuple(w / v for w, v in zip(acquisition.noise_fwhm_mm, voxel_mm, strict=True)))
+    noise = complex_noise(
+        (n, *signal.shape), acquisition.noise_sd, seeded(seed, _NOISE), widths, signal.dtype, signal.device
+    )
+    channels = noise.add_(part)
+    return root_sum_of_squares(channels), channels
+
+
+def _notes(source: Source, truth: Volume, plan: ScanPlan) -> list[str]:
     notes = []
-    dip = border_dip(volume.data, truth.data, tissues)
-    if dip > 0.02 and _keeps_order(volume, truth, tissues):
+    axes = scan_axes(source.volume.grid, plan.acquisition.slice_axis)
+    if _keeps_order(source, truth) and (dip := border_dip(source, truth)) > 0.02:
         notes.append(f"the gains are not monotone in intensity: dips of {100 * dip:.0f} % at tissue borders")
-    object_mm = [volume.grid.spacing_mm[a] for a in scan_axes(volume.grid, plan.acquisition.slice_axis)]
+    object_mm = [source.volume.grid.spacing_mm[a] for a in axes]
     if any(fine > coarse * 1.001 for fine, coarse in zip(object_mm, plan.scan_grid.spacing_mm, strict=True)):
         notes.append("the source's voxels are larger than the scan's on some axis: nothing finer can be simulated")
-    if _touches_edge(truth, plan):
+    widths = tuple(plan.scan_grid.spacing_mm[axes.index(a)] for a in range(3))
+    if touches_edge(truth, cast("Triple", widths)):
         notes.append(
             "the object touches the edge of its lattice and wraps by one voxel; pad it (ulfsim.plan.with_margin)"
         )
-    n_negative = int((volume.data < 0).sum())
-    if n_negative:
-        notes.append(f"{n_negative} negative values of the source were set to 0")
+    data = source.volume.data
+    if float(data.min()) < 0:
+        notes.append(f"{int((data < 0).sum())} negative values of the source were set to 0")
     return notes
 
 
-def _keeps_order(volume: Volume, truth: Volume, tissues: TissueMap) -> bool:
+def _keeps_order(source: Source, truth: Volume) -> bool:
     """Whether the tissues, sorted by brightness, come in the same or the exactly opposite order in both images."""
-    cores, _ = tissue_cores(tissues)
-    before, after = (torch.stack([v.data[core].mean() for core in cores]).argsort() for v in (volume, truth))
+    inner = truth.data[source.window]
+    before = torch.tensor(source.levels).argsort()
+    after = torch.tensor([float(inner[core].mean()) for core in source.cores]).argsort()
     return torch.equal(before, after) or torch.equal(before, after.flip(0))
-
-
-def _touches_edge(truth: Volume, plan: ScanPlan) -> bool:
-    """Whether anything above 5 % of the maximum lies within one scan voxel of a face of the lattice."""
-    limit = 0.05 * float(truth.data.max())
-    for axis, width_mm in zip(
-        scan_axes(truth.grid, plan.acquisition.slice_axis), plan.scan_grid.spacing_mm, strict=True
-    ):
-        n = truth.grid.shape[axis]
-        width = max(1, min(n, round(width_mm / truth.grid.spacing_mm[axis])))
-        faces = (truth.data.narrow(axis, start, width) for start in (0, n - width))
-        if any(float(face.max()) > limit for face in faces):
-            return True
-    return False

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.grid import Shape3, cropped
+from mrcore.noise_estimate import NoiseEstimate, background_noise
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from ulfsim.measure import tissue_cores
 from ulfsim.shares import signal_shares
+from ulfsim.window import Window, bounding_box, inner_tissues
 
-Window = tuple[slice, slice, slice]
+_N_FOR_NOISE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +64,7 @@ class Source:
     @cached_property
     def inner_tissues(self) -> TissueMap:
         """The tissue maps on `window` alone."""
-        start = (self.window[0].start, self.window[1].start, self.window[2].start)
-        prob = self.tissues.prob[(slice(None), *self.window)]
-        shape: Shape3 = (prob.shape[1], prob.shape[2], prob.shape[3])
-        return TissueMap(prob, self.names, cropped(self.tissues.grid, start, shape))
+        return inner_tissues(self.tissues, self.window)
 
     @cached_property
     def cores(self) -> tuple[Tensor, ...]:
@@ -79,6 +76,14 @@ class Source:
         """Mean of the image in the core of each tissue."""
         inner = self.volume.data[self.window]
         return tuple(float(inner[core].double().mean()) for core in self.cores)
+
+    @cached_property
+    def air_noise(self) -> NoiseEstimate | None:
+        """The noise of the image as its air shows it, from about a million voxels; None where there is no air."""
+        step = max(1, round((self.volume.data.numel() / _N_FOR_NOISE) ** (1 / 3)))
+        thinned = (slice(None, None, step),) * 3
+        mask = self.tissues.prob[(slice(None), *thinned)].sum(0) > 0.5
+        return background_noise(self.volume.data[thinned], mask)
 
 
 def source_of(volume: Volume, tissues: TissueMap) -> Source:
@@ -95,12 +100,17 @@ def source_of(volume: Volume, tissues: TissueMap) -> Source:
         raise BadInputError(
             "a simulation starts from a magnitude image; take the magnitude of this complex volume first"
         )
-    window = _bounding_box(tissues.prob)
-    shares = signal_shares(volume, tissues).prob[(slice(None), *window)].to(volume.data.dtype)
-    rest = volume.data.clamp_min(0)
-    basis = shares * rest[window]
-    rest[window] *= (1 - shares.sum(0)).clamp_min(0)
-    return Source(volume, tissues, basis, rest, window)
+    window = bounding_box(tissues.prob)
+    inner = inner_tissues(tissues, window)
+    cores, _ = tissue_cores(inner)
+    object_ = volume.data.clamp_min(0)
+    covered = object_[window]
+    basis = signal_shares(volume, inner, window, cores).to(object_.dtype).mul_(covered)
+    covered.mul_((1 - inner.prob.sum(0)).clamp_min_(0))
+    source = Source(volume, tissues, basis, object_, window)
+    # What is known already is not to be computed again.
+    vars(source).update(inner_tissues=inner, cores=cores)
+    return source
 
 
 def truth_of(source: Source, gains: Mapping[str, float], background_gain: float) -> Volume:
@@ -118,14 +128,3 @@ def truth_of(source: Source, gains: Mapping[str, float], background_gain: float)
     for name, part in zip(source.names, source.basis, strict=True):
         inner.add_(part, alpha=gains[name])
     return Volume(truth, source.volume.grid, source.volume.meta)
-
-
-def _bounding_box(prob: Tensor) -> Window:
-    """Return the smallest window that holds every voxel with tissue; the whole where there is none."""
-    found = (prob > 0).any(0)
-    ends = []
-    for axis in range(3):
-        others = [a for a in range(3) if a != axis]
-        at = torch.nonzero(found.any(others[1]).any(others[0]))
-        ends.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, found.shape[axis]))
-    return ends[0], ends[1], ends[2]

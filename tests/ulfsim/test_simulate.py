@@ -264,21 +264,21 @@ def test_a_coarse_source_and_negative_values_are_noted(source, head):
 
 def test_false_rims_are_measured(source, head):
     straight = truth_of(source, {"CSF": 0.9, "GM": 1.0, "WM": 0.95}, 0.95)
-    assert border_dip(head.image.data, straight.data, head.tissues) < 0.01
+    assert border_dip(source, straight) < 0.01
     # Hard labels times unequal gains, as they would act without regard to mixtures, jump down where the image rises.
     gains = torch.tensor([1.0, 1.0, 0.85])
     hard = torch.zeros_like(head.tissues.prob).scatter(0, head.tissues.prob.argmax(0, keepdim=True), 1.0) * head.mask
     bent = head.image.data * torch.einsum("t,txyz->xyz", gains, hard)
     labels = TissueMap(hard, TISSUES, head.grid)
-    assert border_dip(head.image.data, bent, labels) > 0.05
+    assert border_dip(source_of(head.image, labels), Volume(bent, head.grid)) > 0.05
     mended = truth_of(source_of(head.image, labels), dict(zip(TISSUES, gains.tolist(), strict=True)), float(gains[-1]))
-    assert border_dip(head.image.data, mended.data, labels) < 0.01
-    assert border_dip(head.image.data, torch.zeros_like(head.image.data), head.tissues) == 0
+    assert border_dip(source_of(head.image, labels), mended) < 0.01
+    assert border_dip(source, Volume(torch.zeros(head.grid.shape), head.grid)) == 0
 
 
 def test_another_order_of_brightness_is_no_false_rim(source, head):
     done = simulate(source, CLEAN, {"CSF": 0.3, "GM": 1.0, "WM": 0.4}, seed=0)
-    assert border_dip(head.image.data, done.truth.data, head.tissues) > 0.1
+    assert border_dip(source, done.truth) > 0.1
     assert done.notes == ()
 
 
