@@ -1,5 +1,4 @@
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from mrcore.acquisition import Acquisition, Sequence, gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.volume import TISSUES, Volume
-from ulfsim.like import match_widths, mean_like, preset_like
+from ulfsim.like import mean_like, preset_like
 from ulfsim.measure import ContrastStats
 from ulfsim.presets import Preset
 
@@ -47,42 +46,6 @@ def test_a_scan_without_a_sidecar_keeps_its_weighting():
     assert preset.acquisition.sequence == Sequence("FLAIR")
     assert preset.acquisition.field_t == 0.064
     assert "not in its sidecar" in preset.source
-
-
-def _spread(rest, gain=1.0):
-    """Edges of width `rest` per axis, blurred; `gain` bends the law that the search assumes."""
-    return lambda fwhm: tuple(math.sqrt(r**2 + (gain * f) ** 2) for r, f in zip(rest, fwhm, strict=True))
-
-
-@pytest.mark.parametrize("gain", [0.6, 1.0, 1.4])
-def test_widths_are_found_on_all_axes_at_once(gain):
-    wanted = (2.5, 3.0, 8.0)
-    width, reached = match_widths(_spread((2.0, 1.0, 3.0), gain), wanted, (1.5, 1.5, 5.0), (9.0, 9.0, 20.0))
-    assert reached == pytest.approx(wanted, rel=0.03)
-    for w, goal, rest in zip(width, wanted, (2.0, 1.0, 3.0), strict=True):
-        assert gain * w == pytest.approx(math.sqrt(goal**2 - rest**2), rel=0.15)
-
-
-def test_a_blunt_source_gets_no_blur_and_other_axes_are_not_disturbed():
-    width, reached = match_widths(_spread((4.0, 1.0, 3.0)), (2.0, 3.0, 2.0), (1.5, 1.5, 5.0), (9.0, 9.0, 20.0))
-    assert (width[0], width[2]) == (0.0, 0.0)
-    assert (reached[0], reached[2]) == (4.0, 3.0)
-    assert reached[1] == pytest.approx(3.0, rel=0.03)
-
-
-def test_an_axis_without_edges_keeps_its_width():
-    def spread(fwhm):
-        return (math.nan, *_spread((1.0, 1.0, 3.0))(fwhm)[1:])
-
-    width, reached = match_widths(spread, (2.0, 3.0, math.nan), (1.5, 1.5, 5.0), (9.0, 9.0, 20.0))
-    assert (width[0], width[2]) == (1.5, 5.0)
-    assert math.isnan(reached[0])
-    assert reached[1] == pytest.approx(3.0, rel=0.03)
-
-
-def test_a_wish_beyond_the_limit_ends_there():
-    width, _ = match_widths(_spread((1.0, 1.0, 1.0)), (50.0, 3.0, 3.0), (1.0, 1.0, 1.0), (6.0, 6.0, 6.0))
-    assert width[0] == pytest.approx(6.0)
 
 
 def _preset(white, voxel_mm=(1.6, 1.6, 5.0), fwhm=1.0, **changes):
