@@ -57,7 +57,7 @@ def sequence_from_sidecar(values: Mapping[str, object], fallback_weighting: str 
     if isinstance(values.get("Acquisition"), Mapping):
         acquisition = from_json(values)
         return SidecarSequence(acquisition.sequence, acquisition.field_t, ())
-    field_t, notes = _field(values)
+    field_t, notes = field_from_sidecar(values)
     weighting, weighting_notes = _weighting(values, fallback_weighting)
     sequence = Sequence(
         weighting or "unknown",
@@ -81,7 +81,12 @@ def is_hyperfine(values: Mapping[str, object]) -> bool:
     return any(re.search("hyperfine|swoop", str(values.get(key, "")), re.IGNORECASE) for key in _SWOOP_KEYS)
 
 
-def _field(values: Mapping[str, object]) -> tuple[float | None, tuple[str, ...]]:
+def field_from_sidecar(values: Mapping[str, object]) -> tuple[float | None, tuple[str, ...]]:
+    """Return the field in tesla, None where it is not said, and notes; Hyperfine's scanners have 0.064 T.
+
+    Raises:
+        BadInputError: a field that is no number, is negative, or cannot be in tesla.
+    """
     found, vendor = _number(values, "MagneticFieldStrength"), str(values.get("Manufacturer") or "none")
     if not is_hyperfine(values):
         if found is not None and found > LARGEST_FIELD_T:

@@ -61,6 +61,7 @@ class Relaxation:
 _OREILLY = "O'Reilly & Webb, MRM 2022;87:884, in vivo at 50 mT"
 _ROONEY = "power law of Rooney, MRM 2007;57:308, fitted to 0.2-7 T"
 _RANGE_15 = "range of published values at 1.5 T"
+_ROONEY_15 = f"{_RANGE_15}, at whose ends Rooney, MRM 2007;57:308 gives 0.681 (WM) and 0.998 s (GM)"
 _RANGE_3 = "range of published values at 3 T (Wansapura, JMRI 1999;9:531 and later)"
 _STANISZ = "range of published values; hardly depends on field (Stanisz, MRM 2005;54:507)"
 _MEMORY = "from memory, not verified against the paper"
@@ -89,7 +90,7 @@ TISSUE_TABLE: Mapping[str, Tissue] = MappingProxyType(
             t1_s=(
                 Anchor(_LOW, 0.327, 0.03, _OREILLY),
                 Anchor(0.55, 0.685, 0.05, _ROONEY),
-                Anchor(1.5, 1.049, 0.051, _RANGE_15),
+                Anchor(1.5, 1.049, 0.051, _ROONEY_15),
                 Anchor(_HIGH, 1.313, 0.018, _RANGE_3),
             ),
             t2_s=_flat(0.0965, 0.0135, _STANISZ),
@@ -99,7 +100,7 @@ TISSUE_TABLE: Mapping[str, Tissue] = MappingProxyType(
             t1_s=(
                 Anchor(_LOW, 0.275, 0.03, _OREILLY),
                 Anchor(0.55, 0.464, 0.05, _ROONEY),
-                Anchor(1.5, 0.6205, 0.0605, _RANGE_15),
+                Anchor(1.5, 0.6205, 0.0605, _ROONEY_15),
                 Anchor(_HIGH, 0.8595, 0.0275, _RANGE_3),
             ),
             t2_s=_flat(0.077, 0.008, _STANISZ),

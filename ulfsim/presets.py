@@ -95,7 +95,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 _acquisition(_T1W, (1.6, 1.6, 5.0)),
                 _DELIVERED,
                 "Hyperfine Swoop T1w (inversion-prepared FSE): voxels as in real exports; TR/TE/TI 1.5/0.005/0.3 s "
-                f"from memory, not verified, and used for nothing but the sidecar; {_SNR_SOURCE}; {PSF_SOURCE}",
+                "from memory, not verified, and used for nothing but the sidecar (by Bloch they would make CSF 0.87 of "
+                f"WM, where 0.28 is delivered); {_SNR_SOURCE}; {PSF_SOURCE}",
             ),
             Preset(
                 "hyperfine-t2w",
