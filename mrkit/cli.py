@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mrcore.errors import MrkitError
-from mrkit import commands_demo, commands_info, commands_simulate, commands_superresolve
+from mrkit import (
+    commands_demo,
+    commands_fidelity,
+    commands_info,
+    commands_simulate,
+    commands_superresolve,
+    commands_transfer,
+)
 
 EXIT_OK, EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -26,6 +33,7 @@ examples:
   mrkit simulate t1.nii.gz out/ --seed 1                 a 64 mT T1w scan of this brain
   mrkit simulate t1.nii.gz out/ --like ulf.nii.gz        with the contrast and noise of a real scan
   mrkit superresolve ulf.nii.gz out/ --voxel 1.0         image, tissues and report at 1 mm
+  mrkit fidelity --sim a/ --real b/ --source c/          how close simulated scans are to real ones
 
 Each command has its own help: mrkit simulate --help. Images are NIfTI-1/2 or MGH; lengths are in mm. Results are
 written as .nii.gz with a .json beside each; nothing is overwritten without --force.
@@ -59,7 +67,14 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("-v", "--verbose", action="store_true", help="more messages, and the traceback of an error")
     group.add_argument("-q", "--quiet", action="store_true", help="no warnings")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for module in (commands_simulate, commands_superresolve, commands_info, commands_demo):
+    for module in (
+        commands_simulate,
+        commands_superresolve,
+        commands_transfer,
+        commands_fidelity,
+        commands_info,
+        commands_demo,
+    ):
         module.add_parser(commands, common)
     return parser
 

@@ -51,9 +51,9 @@ def curve_svg(curve: Curve) -> Markup:
     def y_at(value: float) -> float:
         return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (top - scale(value)) / (top - bottom)
 
-    ticks = _decades(low, high) if logarithmic else _round_levels(low, high)
+    ticks = _decades(low, high) if logarithmic else round_levels(low, high)
     rows = [_grid_line(y_at(t), _tick(t)) for t in ticks if bottom <= scale(t) <= top]
-    steps = [s for s in _round_levels(0, n_steps) if s == int(s) and 0 <= s <= n_steps]
+    steps = [s for s in round_levels(0, n_steps) if s == int(s) and 0 <= s <= n_steps]
     columns = [_text(x_at(s), _HEIGHT - _BOTTOM + 17, _tick(s), "middle", "tick") for s in steps]
     path = "M" + " L".join(f"{x_at(i):.1f},{y_at(v):.1f}" for i, v in enumerate(curve.values))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
@@ -97,7 +97,8 @@ def _decades(low: float, high: float) -> list[float]:
     return [m * 10.0**e for e in range(first, last + 1) for m in within]
 
 
-def _round_levels(low: float, high: float, n_wanted: int = 5) -> list[float]:
+def round_levels(low: float, high: float, n_wanted: int = 5) -> list[float]:
+    """Return about `n_wanted` round numbers, equally spaced, that cover `low` to `high`."""
     span = (high - low) or 1.0
     raw = span / n_wanted
     unit = 10.0 ** math.floor(math.log10(raw))

@@ -1,0 +1,156 @@
+"""Scans in folders, and measuring each once: facts are kept beside the results and found again by their key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mrcore.brainmask import is_skull_stripped, require_reliable
+from mrcore.brainmask_backends import deepbet_brain_mask
+from mrcore.errors import BadInputError
+from mrcore.io import atomic_write, load_mask, load_tissues, load_volume, save_labels
+from mrcore.sidecar import IMAGE_SUFFIXES, finite, software_version, stem
+from mrcore.volume import TissueMap, Volume
+from mrkit.prepare import find_tissues, usable
+from mrkit.segmenters import segmenter_named, weighting_of
+from ulfsim.scan_facts import ScanFacts, facts_from_json, facts_to_json, scan_facts
+
+_NOT_SCANS = ("dseg", "probseg", "mask", "truth", "residualz")
+_SUBJECT = re.compile(r"(?:^|_)(sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)(?:_|$)")
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """An image file, its weighting (BIDS suffix), and the person it shows."""
+
+    path: Path
+    weighting: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class Segmenting:
+    """How tissues are found, alike on both sides: segmenter, masker, and label files beside the images if wanted."""
+
+    segmenter: str = "mrkit"
+    masker: str = "template"
+    use_labels: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A scan with its brain mask (bool, on its grid) and what was measured of it."""
+
+    volume: Volume
+    mask: Tensor
+    facts: ScanFacts
+
+
+def find_scans(place: Path, what: str, weighting: str | None = None) -> tuple[ScanFile, ...]:
+    """Return the scans in a folder and its subfolders, or the one file that `place` is.
+
+    Files named `*_dseg`, `*_probseg`, `*_mask`, `*_truth` or `*_residualz` are no scans. `what` names the side in
+    errors; `weighting` overrides what sidecars and names say.
+
+    Raises:
+        BadInputError: nothing there, no image in it, or one that cannot be read.
+    """
+    if place.is_file():
+        paths = [place]
+    elif place.is_dir():
+        files = (p for p in sorted(place.rglob("*")) if p.is_file() and not p.name.startswith("."))
+        paths = [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+        paths = [p for p in paths if stem(p).rpartition("_")[2] not in _NOT_SCANS]
+    else:
+        raise BadInputError(f"{place}: no such file or folder; {what} needs images, or a folder of images")
+    if not paths:
+        raise BadInputError(
+            f"{place} holds no image for {what}; expected .nii, .nii.gz, .mgz or .mgh files (label maps, masks and "
+            "truths do not count)"
+        )
+    return tuple(ScanFile(p, weighting or weighting_of(load_volume(p), p.name), subject_of(p)) for p in paths)
+
+
+def subject_of(path: Path) -> str:
+    """Return whom an image shows: its `sub-` label (and session), else its name without weighting and `_ulf`."""
+    name = stem(path)
+    found = _SUBJECT.search(name) or _SUBJECT.search(path.parent.name)
+    if found:
+        return found.group(1)
+    parts = [part for part in name.split("_") if part.lower() not in ("ulf", "t1w", "t2w", "flair", "t1", "t2")]
+    return "_".join(parts) or name
+
+
+class Measurer:
+    """Measures scans, and keeps what it found in `folder`: facts as JSON, tissues as a label map to look at."""
+
+    def __init__(self, folder: Path, settings: Segmenting) -> None:
+        self.folder, self.settings = folder, settings
+
+    def of_file(self, scan: ScanFile, side: str) -> Measured:
+        """Measure an image file, or return what was measured of the same bytes before."""
+        volume = usable(load_volume(scan.path))
+        labels = _labels_beside(scan.path) if self.settings.use_labels else ()
+        key = f"{volume.meta['SourceSHA256']} {[_digest(p.read_bytes()) for p in labels]}"
+        return self.of_volume(volume, scan.weighting, f"{side}_{stem(scan.path)}", key, labels)
+
+    def of_volume(self, volume: Volume, weighting: str, name: str, key: str, labels: tuple[Path, ...] = ()) -> Measured:
+        """Measure a volume in memory; `key` stands for all that it was made from."""
+        version = software_version()
+        digest = _digest(f"{key} {weighting} {self.settings} {volume.grid.affine.tolist()} {version}".encode())[:16]
+        facts_path = self.folder / f"{name}_{digest}.json"
+        label_path = self.folder / f"{name}_{digest}_dseg.nii.gz"
+        if facts_path.is_file() and label_path.is_file():
+            return Measured(volume, load_mask_of(label_path, volume), _read(facts_path))
+        notes: list[str] = []
+        tissues = self._tissues(volume, weighting, labels, notes)
+        facts = scan_facts(volume, tissues, name, tuple(notes))
+        tags = (tissues.prob.argmax(0) + 1) * tissues.mask
+        # The facts come last: where they are, everything is.
+        save_labels(
+            tags, tissues.grid, label_path, sidecar={"Description": "tissues under the fidelity facts"}, force=True
+        )
+        with atomic_write(facts_path, force=True) as temporary:
+            temporary.write_text(json.dumps(facts_to_json(facts), indent=1, default=finite) + "\n", encoding="utf-8")
+        return Measured(volume, tissues.mask, facts)
+
+    def _tissues(self, volume: Volume, weighting: str, labels: tuple[Path, ...], notes: list[str]) -> TissueMap:
+        if labels:
+            return find_tissues(volume, load_tissues(labels), None, None, notes)
+        mask = None
+        if self.settings.masker == "deepbet" and not is_skull_stripped(volume):
+            mask = require_reliable(deepbet_brain_mask(volume)).mask
+        return find_tissues(volume, None, mask, segmenter_named(self.settings.segmenter, weighting), notes)
+
+
+def load_mask_of(label_path: Path, volume: Volume) -> Tensor:
+    """Return the voxels (bool) that have any label."""
+    labels = load_volume(label_path).data > 0
+    return labels if labels.shape == volume.data.shape else load_mask(label_path, volume.grid)
+
+
+def _labels_beside(path: Path) -> tuple[Path, ...]:
+    """Return the three probability maps, or the label map, that lie beside an image under its name; none if missing."""
+    name = stem(path)
+    maps = tuple(path.with_name(f"{name}_label-{tissue}_probseg.nii.gz") for tissue in ("CSF", "GM", "WM"))
+    if all(p.is_file() for p in maps):
+        return maps
+    one = path.with_name(f"{name}_dseg.nii.gz")
+    return (one,) if one.is_file() else ()
+
+
+def _read(path: Path) -> ScanFacts:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path} cannot be read as JSON ({error}); remove it to measure again") from None
+    return facts_from_json(values)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
