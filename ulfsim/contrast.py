@@ -116,7 +116,7 @@ def wm_snr_at(
     if not all(0 < number < math.inf for number in numbers):
         raise BadInputError(f"fields, voxels, SNR and power must be positive, got {numbers}")
     volume_ratio = math.prod(voxel_mm) / math.prod(reference_voxel_mm)
-    return reference_snr * (field_t / reference_field_t) ** power * volume_ratio
+    return float(reference_snr * (field_t / reference_field_t) ** power * volume_ratio)
 
 
 def bloch_spread(

@@ -42,16 +42,7 @@ def synthetic_source(volume: Volume, tissues: TissueMap, texture: float = 1.0) -
         GridMismatchError: tissues on another grid.
         BadInputError: a complex image, a tissue that is nowhere, or a texture outside 0 to 1.
     """
-    if not 0 <= texture <= 1:
-        raise BadInputError(f"texture must lie between 0 (tissue maps alone) and 1, got {texture}")
-    source = source_of(volume, tissues)
-    prob = source.inner_tissues.prob.to(source.basis.dtype)
-    levels = torch.tensor(source.levels, dtype=prob.dtype, device=prob.device)
-    levels = levels.clamp_min(1e-3 * float(levels.max()))
-    total = prob.sum(0)
-    fitted = _fractions(source.basis, levels) * total
-    basis = ((1 - texture) * prob + texture * fitted) * levels[:, None, None, None]
-    return replace(source, basis=basis * _presence(source, float(levels.min())))
+    return _synthetic(source_of(volume, tissues), texture)
 
 
 def source_for(
@@ -61,7 +52,7 @@ def source_for(
     source = source_of(volume, tissues)
     if not needs_synthesis(dict(zip(source.names, source.levels, strict=True)), target):
         return source, ()
-    return synthetic_source(volume, tissues, texture), (APPROXIMATE,)
+    return _synthetic(source, texture), (APPROXIMATE,)
 
 
 def needs_synthesis(source_signals: Mapping[str, float], target: Mapping[str, float]) -> bool:
@@ -78,6 +69,19 @@ def needs_synthesis(source_signals: Mapping[str, float], target: Mapping[str, fl
         for i, a in enumerate(names)
         for b in names[i + 1 :]
     )
+
+
+def _synthetic(source: Source, texture: float) -> Source:
+    """Return the synthetic source of what `source_of` made."""
+    if not 0 <= texture <= 1:
+        raise BadInputError(f"texture must lie between 0 (tissue maps alone) and 1, got {texture}")
+    prob = source.inner_tissues.prob.to(source.basis.dtype)
+    levels = torch.tensor(source.levels, dtype=prob.dtype, device=prob.device)
+    levels = levels.clamp_min(1e-3 * float(levels.max()))
+    total = prob.sum(0)
+    fitted = _fractions(source.basis, levels) * total
+    basis = ((1 - texture) * prob + texture * fitted) * levels[:, None, None, None]
+    return replace(source, basis=basis * _presence(source, float(levels.min())))
 
 
 def _order(a: float, b: float) -> int:
