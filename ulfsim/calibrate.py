@@ -184,11 +184,8 @@ def concluded(
     )
     if not out.misses_target:
         return out
-    why = (
-        "the bounds on the gains keep the target SNR"
-        if out.active_bounds
-        else "contrasts were matched, not SNR: target"
-    )
+    by_bounds = problem.gauge == ABSOLUTE
+    why = "the bounds on the gains keep the target SNR" if by_bounds else "contrasts were matched, not SNR: target"
     reached = ", ".join(f"{name} {out.predicted[name]:.3g} of {value:.3g}" for name, value in out.target.items())
     return replace(out, warnings=(*warnings, f"{why} out of reach: {reached}"))
 

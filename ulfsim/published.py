@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
 from mrcore.volume import TissueMap, Volume, require_same_grid
+from ulfsim.artefacts import NO_ARTEFACTS, Artefacts
 from ulfsim.bounded import solve_bounded
 from ulfsim.calibrate import Calibration, concluded, named, table
-from ulfsim.gauge import Problem, contrast_warnings, differences, on_bound, sensitivity
+from ulfsim.gauge import Problem, check_determined, contrast_warnings, differences, on_bound, sensitivity
 from ulfsim.measure import measure, pairs, tissue_cores
 from ulfsim.plan import ScanPlan, plan_scan, tissues_through
 from ulfsim.presets import Preset
@@ -62,11 +63,11 @@ def calibrate_contrasts_only(
     names = ("CSF", "GM", "WM")
     if sorted(source_snr) != sorted(names) or min(source_snr.values()) <= 0 or min(upper, source_noise_sd) <= 0:
         raise BadInputError(f"positive SNRs of {list(names)}, upper and noise are needed, got {dict(source_snr)}")
-    problem = _problem(names, np.array([source_snr[name] for name in names]), source_noise_sd, upper)
+    means = source_noise_sd * np.array([source_snr[name] for name in names])
+    problem = _problem(names, means, source_noise_sd, upper, "units of the source")
     gains, slope = _smallest(problem, np.array(target_contrast, np.float64), epsilon)
-    means = problem.matrix @ gains
-    warnings = tuple(contrast_warnings(names, means, problem.matrix.diagonal()))
-    return concluded(problem, gains, means, {}, _slopes(names, slope), warnings)
+    warnings = tuple(contrast_warnings(names, means * gains, means))
+    return concluded(problem, gains, means * gains, {}, _slopes(names, slope), warnings)
 
 
 def calibrate_as_published(
@@ -80,31 +81,36 @@ def calibrate_as_published(
 ) -> Calibration:
     """Run the published calibration on `source`, with the contrasts of `target_snr` (tissue -> SNR) as its target.
 
-    `noise_sd` is the noise of the source per real channel, measured where it is not given. The result says which SNRs
-    the scan of `plan` then has, which the method does not look at, and how far they are off the target.
+    `noise_sd` is the noise of the source per real channel, measured where it is not given. A source with none, or with
+    a lower SNR than the target, is taken to have the noise at which the target is just within reach (not published:
+    there the source is always good enough). The result says which SNRs the scan of `plan` then has, which the method
+    does not look at, and how far they are off the target.
 
     Raises:
         GridMismatchError: source and plan that do not share a grid.
-        BadInputError: targets that do not name the tissues or are not positive; a source without noise.
+        BadInputError: targets that do not name the tissues or are not positive; tissues without signal.
     """
     require_same_grid(source.volume.grid, plan.object_grid, "the image and the object of the scan plan")
     names = source.names
-    if sorted(target_snr) != sorted(names) or min(target_snr.values()) <= 0 or upper <= 0:
+    if sorted(target_snr) != sorted(names) or min(target_snr.values()) <= 0:
         raise BadInputError(f"target_snr needs a positive number for each of {list(names)}, got {dict(target_snr)}")
-    stats = measure(source.volume, source.tissues, noise_sd)
-    if not all(0 < snr < math.inf for snr in stats.snr):
-        raise BadInputError(
-            f"the published method needs the SNRs of the source, which are {stats.snr} with a noise sd of "
-            f"{stats.noise_sd:.3g}; give the noise sd of the source"
-        )
-    problem = _problem(names, np.array(stats.snr), stats.noise_sd, upper)
+    if upper <= 0 or (noise_sd is not None and noise_sd <= 0):
+        raise BadInputError(f"upper and noise_sd must be positive, got {upper} and {noise_sd}")
     target = np.array([target_snr[name] for name in names])
+    stats = measure(source.volume, source.tissues, noise_sd)
+    means = np.array(stats.mean)
+    check_determined(np.diag(means))
+    sd, scale = stats.noise_sd, "units of the source, whose noise is kept"
+    highest = float(upper * (means / target).min())
+    if noise_sd is None and not 0 < sd <= highest:
+        sd, scale = highest, "units of the source, whose noise was assumed (not published)"
+    problem = _problem(names, means, sd, upper, scale)
     gains, slope = _smallest(problem, differences(names) @ target, epsilon)
     cores, notes = tissue_cores(tissues_through(plan, source.tissues))
     clean = predict(plan.operator, truth_of(source, named(names, gains), 1.0).data)
-    means = np.array([float(clean[core].double().mean()) for core in cores])
-    warnings = (*notes, *contrast_warnings(names, means, np.array(source.levels)))
-    return concluded(problem, gains, means, named(names, target), _slopes(names, slope), warnings, 1.0)
+    seen = np.array([float(clean[core].double().mean()) for core in cores])
+    warnings = (*notes, *contrast_warnings(names, seen, np.array(source.levels)))
+    return concluded(problem, gains, seen, named(names, target), _slopes(names, slope), warnings, 1.0)
 
 
 def published_source(volume: Volume, tissues: TissueMap) -> Source:
@@ -121,23 +127,27 @@ def published_source(volume: Volume, tissues: TissueMap) -> Source:
 
 
 def published_simulation(
-    volume: Volume, tissues: TissueMap, preset: Preset, seed: int, noise_sd: float | None = None
+    volume: Volume,
+    tissues: TissueMap,
+    preset: Preset,
+    seed: int,
+    noise_sd: float | None = None,
+    artefacts: Artefacts = NO_ARTEFACTS,
 ) -> tuple[Calibration, Simulation]:
     """Simulate a scan of `preset` from `volume` with the published gains; `noise_sd` is the noise of `volume`.
 
     Raises:
         GridMismatchError: tissues on another grid.
-        BadInputError: a source without noise.
     """
     source = published_source(volume, tissues)
     plan = plan_scan(volume.grid, preset.acquisition, volume.data.dtype)
     found = calibrate_as_published(source, plan, preset.snr, noise_sd=noise_sd)
     acquisition = replace(preset.acquisition, noise_sd=found.noise_sd)
-    return found, simulate(source, acquisition, found.gains, seed, found.background_gain)
+    return found, simulate(source, acquisition, found.gains, seed, found.background_gain, artefacts)
 
 
-def _problem(names: tuple[str, ...], snr: Array, noise_sd: float, upper: float) -> Problem:
-    return Problem(names, np.diag(snr) * noise_sd, upper, noise_sd, CONTRAST_ONLY, "units of the source")
+def _problem(names: tuple[str, ...], means: Array, noise_sd: float, upper: float, scale: str) -> Problem:
+    return Problem(names, np.diag(means), upper, noise_sd, CONTRAST_ONLY, scale)
 
 
 def _smallest(problem: Problem, contrasts: Array, epsilon: float) -> tuple[Array, Array]:

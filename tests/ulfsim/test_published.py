@@ -161,5 +161,16 @@ def test_bad_requests_are_refused(head):
     source, plan = published_source(head.image, head.tissues), plan_scan(head.grid, ACQUISITION)
     with pytest.raises(BadInputError, match="target_snr"):
         calibrate_as_published(source, plan, {"WM": 50.0})
-    with pytest.raises(BadInputError, match="noise sd of the source"):
+    with pytest.raises(BadInputError, match="noise_sd"):
         calibrate_as_published(source, plan, TARGET, noise_sd=0.0)
+
+
+def test_a_source_without_enough_snr_is_given_it_and_that_is_said(head):
+    source, plan = published_source(head.image, head.tissues), plan_scan(head.grid, ACQUISITION)
+    free = calibrate_as_published(source, plan, TARGET)  # the phantom has no noise
+    assert "assumed" in free.scale
+    means = measure(head.image, head.tissues, 0.0).mean
+    assert free.noise_sd == pytest.approx(min(m / TARGET[n] for n, m in zip(TISSUES, means, strict=True)))
+    assert max(free.gains.values()) < 1.0
+    kept = calibrate_as_published(source, plan, TARGET, noise_sd=0.9 * free.noise_sd)
+    assert "kept" in kept.scale
