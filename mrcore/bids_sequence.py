@@ -54,7 +54,8 @@ def sequence_from_sidecar(values: Mapping[str, object], fallback_weighting: str 
         BadInputError: what the contrast depends on is missing (all of it is listed), is no number, is negative, or is
             not in seconds or tesla.
     """
-    if isinstance(values.get("Acquisition"), Mapping):
+    own = values.get("Acquisition")
+    if isinstance(own, Mapping) and "sequence" in own:
         acquisition = from_json(values)
         return SidecarSequence(acquisition.sequence, acquisition.field_t, ())
     field_t, notes = field_from_sidecar(values)
@@ -118,13 +119,15 @@ def _weighting(values: Mapping[str, object], fallback: str | None) -> tuple[str 
 
 
 def _named_weighting(text: str) -> str | None:
-    is_t1 = bool(re.search(r"(?<![a-z0-9])t1(?!\d|rho)", text)) or bool(_GRADIENT_ECHO_T1.search(text))
-    is_flair = bool(re.search(r"flair|dark.?fluid|tirm", text))
-    is_t2 = bool(re.search(r"(?<![a-z0-9])t2(?!\d|\s?\*|_?star)", text))
-    if is_t1 and is_t2:
+    is_t1 = bool(re.search(r"(?<![a-z0-9])t1(?!\d|rho)", text))
+    is_t2 = bool(re.search(r"(?<![a-z0-9])t2(?!\d)", text))
+    if (is_t1 and is_t2) or re.search(r"t2(\s?\*|_?star)", text):
         return None
-    # Vendors sell a T1 FLAIR, which is an inversion-prepared T1w.
-    return "T1w" if is_t1 else "FLAIR" if is_flair else "T2w" if is_t2 else None
+    if is_t1:  # also a T1 FLAIR, as vendors call an inversion-prepared T1w
+        return "T1w"
+    if re.search(r"flair|dark.?fluid|tirm|spcir", text):
+        return "FLAIR"
+    return "T2w" if is_t2 else "T1w" if _GRADIENT_ECHO_T1.search(text) else None
 
 
 def _is_gradient_echo(values: Mapping[str, object], sequence: Sequence) -> bool:
@@ -216,7 +219,7 @@ def _number(values: Mapping[str, object], key: str) -> float | None:
             value = float(value)
         except ValueError:
             raise BadInputError(f"{key} must be a number without unit, got {value!r}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
         raise BadInputError(f"{key} must be a finite number that is not negative, got {value!r}")
     return float(value) or None
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mrcore.acquisition import Acquisition, Sequence, to_json
-from mrcore.bids_sequence import is_hyperfine, sequence_from_sidecar
+from mrcore.bids_sequence import field_from_sidecar, is_hyperfine, sequence_from_sidecar
 from mrcore.errors import BadInputError
 from mrcore.signal import tissue_signals
 
@@ -66,6 +66,7 @@ def test_other_scanners_keep_their_field():
     assert not is_hyperfine(MPRAGE)
     assert sequence_from_sidecar(MPRAGE).field_t == 3.0
     assert sequence_from_sidecar({k: v for k, v in MPRAGE.items() if k != "MagneticFieldStrength"}).field_t is None
+    assert field_from_sidecar({"MagneticFieldStrength": 1.5}) == (1.5, ())
     with pytest.raises(BadInputError, match="mT or gauss"):
         sequence_from_sidecar({**MPRAGE, "MagneticFieldStrength": 64})
 
@@ -105,6 +106,8 @@ def test_the_time_between_excitations_is_not_taken_for_that_between_inversions()
         ({"ProtocolName": "FSPGR BRAVO"}, "T1w"),
         ({"ProtocolName": "sag_3D_T2w_SPACE"}, "T2w"),
         ({"PulseSequenceName": "3D_MP-RAGE"}, "T1w"),
+        ({"SequenceName": "*spcir_278ns"}, "FLAIR"),
+        ({"ProtocolName": "T2_TFE"}, "T2w"),
         ({"ProtocolName": "head", "SeriesDescription": ["T2", "AXI"]}, "T2w"),
     ],
 )
@@ -193,3 +196,15 @@ def test_a_spin_echo_of_a_small_angle_stays_a_spin_echo():
     assert sequence_from_sidecar(values, "T1w").sequence.flip_deg is None
     gradient = sequence_from_sidecar({**values, "ScanningSequence": "GR", "EchoTrainLength": 1}, "T1w").sequence
     assert (gradient.flip_deg, gradient.echo_train_length) == (70, None)
+
+
+@pytest.mark.parametrize("base", [SWOOP_T2W, MPRAGE, to_json(Acquisition(3.0, (1, 1, 1), Sequence("T1w", 1.0, 0.01)))])
+def test_nothing_in_a_sidecar_ends_in_another_error(base):
+    odd = [None, True, 0, -1, 1e-9, 5, 10**400, 1e308, float("inf"), "", "x", "3", "nan", [], [1, 2], [None], [[1]], {}]
+    for key in {*SWOOP_T2W, *MPRAGE, "NumberShots", "RepetitionTimeExcitation", "RepetitionTimePreparation"}:
+        for value in odd:
+            try:
+                found = sequence_from_sidecar({**base, key: value}, "T1w")
+            except BadInputError:
+                continue
+            assert found.sequence.tr_s > found.sequence.te_s > 0
