@@ -21,7 +21,7 @@ from mrcore.volume import TissueMap, Volume
 from ulfsim.calibrate import calibrate
 from ulfsim.edge_spread import edge_spread
 from ulfsim.like import blurred, in_order
-from ulfsim.measure import ContrastStats, measure, tissue_cores
+from ulfsim.measure import measure, tissue_cores
 from ulfsim.plan import plan_scan, scan_axes, tissues_through
 from ulfsim.presets import PSF_SOURCE, Preset
 from ulfsim.source import Source, truth_of
@@ -44,12 +44,10 @@ class Match:
     notes: tuple[str, ...]
 
 
-def matched(
-    preset: Preset, scan: Volume, tissues: TissueMap, stats: ContrastStats, source: Source, seed: int = 0
-) -> Match:
+def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, seed: int = 0) -> Match:
     """Give `preset` the noise of the real `scan`, and the PSF with which `source` shows edges as blurred as it.
 
-    `tissues` and `stats` are those of `scan`. Edges in an image are softer than its PSF, as borders are folded and
+    `tissues` are those of `scan`. Edges in an image are softer than its PSF, as borders are folded and
     cross voxels at a slant: so the PSF is found by simulating scans of `source`, with noise, until their edge spread
     is that of `scan`, measured in the same way. Truncation stays on all axes. Where the source itself is blunter than
     the scan, no blur is added; where an axis has too few edges, the PSF stays as it was. Both are said in the notes.
@@ -75,8 +73,8 @@ def matched(
     said = ", ".join(f"{f:.2g}" for f in fwhm_mm)
     text = preset.source.replace(PSF_SOURCE, f"PSF: truncation and Gaussians of {said} mm FWHM, by the scan's edges")
     preset = replace(preset, acquisition=blurred(preset.acquisition, fwhm_mm), source=text)
-    if stats.noise_method == RESIDUAL:
-        preset, said_of_noise = _with_residuals(preset, stats, trial, fwhm_mm)
+    if measure(scan, tissues).noise_method == RESIDUAL:
+        preset, said_of_noise = _with_residuals(preset, trial, fwhm_mm)
         notes = (*notes, *said_of_noise)
     return Match(preset, wanted, reached, notes)
 
@@ -115,13 +113,11 @@ def _trial(preset: Preset, source: Source, seed: int) -> _Trial:
     return _Trial(truth, preset.acquisition, tissues_through(plan, source.tissues), found.noise_sd, seed)
 
 
-def _with_residuals(
-    preset: Preset, stats: ContrastStats, trial: _Trial, fwhm_mm: Triple
-) -> tuple[Preset, tuple[str, ...]]:
+def _with_residuals(preset: Preset, trial: _Trial, fwhm_mm: Triple) -> tuple[Preset, tuple[str, ...]]:
     """Return the preset at the noise whose residuals, relative to the signal, are those of the scan."""
     core = _roomiest(trial.tissues)
     with_noise, without = (trial.scan(fwhm_mm, noise) for noise in (1.0, 0.0))
-    name = max(stats.names, key=lambda each: preset.snr[each])
+    name = max(preset.snr, key=lambda each: preset.snr[each])
     wanted = measure(without, trial.tissues, 0.0).mean_of(name) / preset.snr[name]
     try:
         noisy, anatomy = (residual_noise(v.data, core).sd for v in (with_noise, without))
