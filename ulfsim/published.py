@@ -23,7 +23,6 @@ from mrcore.errors import BadInputError
 from mrcore.forward import predict
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from ulfsim.artefacts import NO_ARTEFACTS, Artefacts
-from ulfsim.artefacts import NO_ARTEFACTS, Artefacts
 from ulfsim.bounded import solve_bounded
 from ulfsim.calibrate import Calibration, concluded, named, table
 from ulfsim.gauge import Problem, check_determined, contrast_warnings, differences, on_bound, sensitivity
