@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mrcore.errors import BadInputError
@@ -162,7 +161,7 @@ def disturbed_object(
     lattice = plan.object_grid
     if bias is not None:
         factor = bias_factor(bias, _positions_mm(lattice, plan))
-        operator = DiagonalOp(factor.to(device=device, dtype=dtype))
+        operator = DiagonalOp(factor.expand(lattice.shape).to(device=device, dtype=dtype).contiguous())
     if b0 is None and concomitant is None:
         return operator, lattice
     axis, sign = _axis_along(lattice, plan.scan_grid, encoding.readout_axis)
@@ -186,14 +185,14 @@ def _shift_mm(
 ) -> Tensor:
     """Return the displacement along the scan's readout axis in mm."""
     field_t, voxel_mm = plan.acquisition.field_t, plan.scan_grid.spacing_mm[encoding.readout_axis]
-    total = torch.zeros_like(position_mm[0])
+    total = 0 * (position_mm[0] + position_mm[1] + position_mm[2])
     if b0 is not None:
-        total += b0_shift_mm(b0, encoding, position_mm, field_t, voxel_mm)
+        total = total + b0_shift_mm(b0, encoding, position_mm, field_t, voxel_mm)
     if concomitant is not None:
         strength = readout_gradient_t_per_m(encoding, voxel_mm)
         r, a, s = (strength * float(d) for d in directions(plan.scan_grid)[:, encoding.readout_axis])
         # A field B appears where the gradient has it: B / G away.
-        total += concomitant_field_t(concomitant, (r, a, s), position_mm, field_t) / strength * 1e3
+        total = total + concomitant_field_t(concomitant, (r, a, s), position_mm, field_t) / strength * 1e3
     return total
 
 
@@ -206,17 +205,22 @@ def _axis_along(lattice: Grid, scan_grid: Grid, scan_axis: int) -> tuple[int, in
 
 
 def _positions_mm(lattice: Grid, plan: ScanPlan, edges_of: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return R, A, S (X, Y, Z each) of the voxels from the centre of the scan's field of view, or of voxel edges."""
+    """Return R, A, S of the voxels, or of the edges along one axis, from the centre of the scan's field of view.
+
+    Each has the shape (X, Y, Z), with 1 where it does not change along an axis: fields of aligned grids stay cheap.
+    """
     centre = field_of_view_centre(plan.scan_grid)
     first = np.zeros(3) if edges_of is None else np.where(np.arange(3) == edges_of, -0.5, 0.0)
-    start = to_world(lattice, first) - centre
-    steps = [
-        torch.arange(n + (a == edges_of), dtype=torch.float64).reshape([-1 if b == a else 1 for b in range(3)])
-        for a, n in enumerate(lattice.shape)
-    ]
-    matrix: NDArray[np.float64] = lattice.affine[:3, :3]
-    r, a, s = (sum((matrix[w, i] * steps[i] for i in range(3)), torch.tensor(start[w])) for w in range(3))
-    return r, a, s
+    start, matrix = to_world(lattice, first) - centre, lattice.affine[:3, :3]
+    place = [torch.full((1, 1, 1), value, dtype=torch.float64) for value in start]
+    for axis, n in enumerate(lattice.shape):
+        step = torch.arange(n + (axis == edges_of), dtype=torch.float64).reshape(
+            [-1 if a == axis else 1 for a in range(3)]
+        )
+        for world in range(3):
+            if abs(matrix[world, axis]) * n > 1e-6:
+                place[world] = place[world] + matrix[world, axis] * step
+    return place[0], place[1], place[2]
 
 
 def _quadratic(coefficients: tuple[float, ...], position_mm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
