@@ -161,8 +161,14 @@ def _residual_in(image: Tensor, mask: Tensor, core: Tensor | None) -> NoiseEstim
 
 
 def _grown(mask: Tensor, n_voxels: int) -> Tensor:
-    grown = torch.nn.functional.max_pool3d(mask[None].float(), 2 * n_voxels + 1, 1, n_voxels)
-    return grown[0] > 0
+    """Return `mask` (X, Y, Z) grown by a cube that reaches `n_voxels` to each side."""
+    for axis, n in enumerate(mask.shape):
+        grown = mask.clone()
+        for step in range(1, min(n_voxels, n - 1) + 1):
+            grown.narrow(axis, step, n - step).logical_or_(mask.narrow(axis, 0, n - step))
+            grown.narrow(axis, 0, n - step).logical_or_(mask.narrow(axis, step, n - step))
+        mask = grown
+    return mask
 
 
 def _median(values: Tensor) -> float:

@@ -24,34 +24,32 @@ _N_AT_ONCE = 1 << 16  # voxels whose temporaries fit a processor's cache
 _SMOOTH_MM = 20.0
 
 
-def signal_shares(volume: Volume, tissues: TissueMap, window: Window, cores: Sequence[Tensor]) -> Tensor:
+def signal_shares(volume: Volume, tissues: TissueMap, window: Window, levels: Sequence[float]) -> Tensor:
     """Return the share (T, x, y, z) of each voxel's signal that each tissue has; sums are those of `tissues`.
 
-    `tissues` and their `cores` lie on `window` of `volume`; outside of it there is no tissue.
+    `tissues` lie on `window` of `volume`, outside of which there is none; `levels` are the means of the image in
+    their cores.
 
-    The fractions are tilted, p_t exp(l I_t) with one l per voxel, until they explain its intensity, given the mean
-    signals of the tissue cores and a bias field of 20 mm smoothness. Where they cannot, because the voxel was given
+    The fractions are tilted, p_t exp(l I_t) with one l per voxel, until they explain its intensity, given the levels
+    and a bias field of 20 mm smoothness. Where they cannot, because the voxel was given
     to one tissue, it is taken as a mixture of the two tissues next to it in intensity. At the rim of the mask, where
     less than half a voxel is tissue, nothing can be fitted and the fractions stay.
     """
     image, prob = volume.data[window].float(), tissues.prob.float()
-    means = torch.stack([image[core].mean() for core in cores])
-    top = float(means.max())
-    shares = prob.clone()
+    shares, top = prob.clone(), max(levels)
     if not top > 0:
         return shares
-    means = means.clamp_min(1e-3 * top)
-    bias = _bias(image, torch.tensordot(means, prob, 1), volume, window)
-    inside = torch.nonzero((prob.sum(0) > 0.5).reshape(-1)).squeeze(1)
+    means = torch.tensor([max(level, 1e-3 * top) for level in levels], device=prob.device)
+    bias = _bias(image, torch.tensordot(means, prob, 1), volume, window).reshape(-1)
     order = means.argsort()
-    levels = (means[order] / top)[:, None]
-    scaled, flat_prob, flat_bias, out = image.reshape(-1), prob.flatten(1), bias.reshape(-1), shares.view(len(prob), -1)
+    back, ascending = order.argsort(), (means[order] / top)[:, None]
+    flat_image, flat_prob, out = image.reshape(-1), prob.flatten(1), shares.view(len(prob), -1)
+    inside = torch.nonzero((prob.sum(0) > 0.5).reshape(-1)).squeeze(1)
     for at in inside.split(_N_AT_ONCE if inside.device.type == "cpu" else max(1, len(inside))):
-        fractions = flat_prob[order[:, None], at]
+        fractions = flat_prob.index_select(1, at)[order]
         total = fractions.sum(0)
-        fitted = _tilted(fractions / total, levels, scaled[at] / (flat_bias[at] * top))
-        signal = fitted.mul_(levels)
-        out[order[:, None], at] = signal.mul_(total / signal.sum(0))
+        signal = _tilted(fractions / total, ascending, flat_image[at] / (bias[at] * top)).mul_(ascending)
+        out.index_copy_(1, at, signal.mul_(total / signal.sum(0))[back])
     return shares
 
 

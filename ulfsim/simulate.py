@@ -88,20 +88,22 @@ def calibrated_simulation(
     seed: int,
     noise_sd: float | None = None,
     artefacts: Artefacts = NO_ARTEFACTS,
+    prior: Mapping[str, float] | None = None,
 ) -> tuple[Calibration, Simulation]:
     """Calibrate gains and noise so that the scan has the SNRs of `preset`, then simulate it.
 
     `noise_sd` fixes the noise per real channel in units of the source. By default it is the source's own noise where
     that can be measured in air and lets the target be reached; otherwise the scan keeps the source's intensities.
-    The targets are those of the undisturbed scan: artefacts come on top.
+    The targets are those of the undisturbed scan: artefacts come on top. `prior` (tissue -> gain) is that of
+    `calibrate`.
     """
     plan = _plan(source, preset.acquisition)
     measured = response(source, plan)
     air = source.air_noise if noise_sd is None else None
     given = noise_sd if air is None else air.sd
-    calibration = calibrate(source, plan, preset.snr, noise_sd=given, measured=measured)
+    calibration = calibrate(source, plan, preset.snr, noise_sd=given, prior=prior, measured=measured)
     if air is not None and calibration.misses_target:
-        calibration = calibrate(source, plan, preset.snr, measured=measured)
+        calibration = calibrate(source, plan, preset.snr, prior=prior, measured=measured)
     plan = replace(plan, acquisition=replace(preset.acquisition, noise_sd=calibration.noise_sd))
     done = _simulated(source, plan, calibration.gains, seed, calibration.background_gain, artefacts)
     return calibration, done
@@ -228,7 +230,5 @@ def _notes(source: Source, truth: Volume, plan: ScanPlan) -> list[str]:
 
 def _keeps_order(source: Source, truth: Volume) -> bool:
     """Whether the tissues, sorted by brightness, come in the same or the exactly opposite order in both images."""
-    inner = truth.data[source.window]
-    before = torch.tensor(source.levels).argsort()
-    after = torch.tensor([float(inner[core].mean()) for core in source.cores]).argsort()
+    before, after = (torch.tensor(levels).argsort() for levels in (source.levels, source.core_means(truth.data)))
     return torch.equal(before, after) or torch.equal(before, after.flip(0))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
@@ -61,6 +62,13 @@ class Source:
         """The tissues, in the order of `basis`."""
         return self.tissues.names
 
+    def with_basis(self, basis: Tensor) -> Source:
+        """Return a source of the same image and tissues with other parts; what is known of the tissues is kept."""
+        out = replace(self, basis=basis)
+        given = {field.name for field in fields(self)}
+        vars(out).update({name: value for name, value in vars(self).items() if name not in given})
+        return out
+
     @cached_property
     def inner_tissues(self) -> TissueMap:
         """The tissue maps on `window` alone."""
@@ -74,8 +82,16 @@ class Source:
     @cached_property
     def levels(self) -> tuple[float, ...]:
         """Mean of the image in the core of each tissue."""
-        inner = self.volume.data[self.window]
-        return tuple(float(inner[core].double().mean()) for core in self.cores)
+        return self.core_means(self.volume.data)
+
+    def core_means(self, image: Tensor) -> tuple[float, ...]:
+        """Return the mean of an image (X, Y, Z) on the source's grid in the core of each tissue."""
+        inner = image[self.window]
+        return tuple(float(inner[voxels].double().mean()) for voxels in self._core_voxels)
+
+    @cached_property
+    def _core_voxels(self) -> tuple[tuple[Tensor, ...], ...]:
+        return tuple(torch.nonzero(core, as_tuple=True) for core in self.cores)
 
     @cached_property
     def air_noise(self) -> NoiseEstimate | None:
@@ -101,16 +117,13 @@ def source_of(volume: Volume, tissues: TissueMap) -> Source:
             "a simulation starts from a magnitude image; take the magnitude of this complex volume first"
         )
     window = bounding_box(tissues.prob)
-    inner = inner_tissues(tissues, window)
-    cores, _ = tissue_cores(inner)
-    object_ = volume.data.clamp_min(0)
-    covered = object_[window]
-    basis = signal_shares(volume, inner, window, cores).to(object_.dtype).mul_(covered)
-    covered.mul_((1 - inner.prob.sum(0)).clamp_min_(0))
-    source = Source(volume, tissues, basis, object_, window)
-    # What is known already is not to be computed again.
-    vars(source).update(inner_tissues=inner, cores=cores)
-    return source
+    whole = volume.data.clamp_min(0)
+    covered = whole[window]
+    unsplit = Source(volume, tissues, covered.expand(len(tissues.names), *covered.shape), whole, window)
+    inner = unsplit.inner_tissues
+    basis = signal_shares(volume, inner, window, unsplit.levels).to(whole.dtype).mul_(covered)
+    covered.mul_((1 - inner.prob.sum(0)).clamp_min_(0))  # what remains is the rest
+    return unsplit.with_basis(basis)
 
 
 def truth_of(source: Source, gains: Mapping[str, float], background_gain: float) -> Volume:

@@ -22,11 +22,12 @@ Window = tuple[slice, slice, slice]
 def bounding_box(prob: Tensor) -> Window:
     """Return the smallest window that holds every positive value of (T, X, Y, Z); the whole where there is none."""
     ends: list[slice] = []
-    for axis in range(1, 4):
-        # Each axis is searched within what the axes before it left.
+    for axis in range(3):
+        # Each axis is searched within what the axes before it left; the last one, a profile along memory, by rows.
         part = prob[(slice(None), *ends)]
-        at = torch.nonzero(part.amax([a for a in range(4) if a != axis]) > 0)
-        ends.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, prob.shape[axis]))
+        found = part.amax([0, 2, 3] if axis == 0 else [0, 1, 3]) if axis < 2 else part.amax(0).flatten(0, 1).amax(0)
+        at = torch.nonzero(found > 0)
+        ends.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, prob.shape[axis + 1]))
     return ends[0], ends[1], ends[2]
 
 

@@ -17,8 +17,9 @@ def _shares(volume, tissues):
     """Shares on the whole grid."""
     window = bounding_box(tissues.prob)
     inner = inner_tissues(tissues, window)
+    levels = [float(volume.data[window][core].mean()) for core in tissue_cores(inner)[0]]
     out = torch.zeros_like(tissues.prob)
-    out[(slice(None), *window)] = signal_shares(volume, inner, window, tissue_cores(inner)[0]).to(out.dtype)
+    out[(slice(None), *window)] = signal_shares(volume, inner, window, levels)
     return out
 
 
