@@ -103,17 +103,17 @@ def tissue_cores(
         if float(prob.max()) <= 0:
             raise BadInputError(f"the tissue map has no {name} at all; check the segmentation and its names")
         core = prob > threshold
-        inner = _eroded(core)
-        if int(inner.sum()) >= n_enough:
+        inner, n_core = _eroded(core), int(core.count_nonzero())
+        if int(inner.count_nonzero()) >= n_enough:
             cores.append(inner)
             continue
-        if int(core.sum()) < n_least:
-            n = min(n_least, int((prob > 0).sum()))
+        if n_core < n_least:
+            n = min(n_least, int((prob > 0).count_nonzero()))
             best = prob.reshape(-1).topk(n)
             core = torch.zeros_like(core).reshape(-1).index_fill(0, best.indices, True).reshape(core.shape)
             notes.append(f"{name}: no core, the {n} voxels of highest probability (from {float(best.values[-1]):.2f})")
-        elif int(core.sum()) < n_enough:
-            notes.append(f"{name}: core of only {int(core.sum())} voxels")
+        elif n_core < n_enough:
+            notes.append(f"{name}: core of only {n_core} voxels")
         cores.append(core)
     return tuple(cores), tuple(notes)
 
