@@ -75,27 +75,24 @@ def _synthetic(source: Source, texture: float) -> Source:
     """Return the synthetic source of what `source_of` made."""
     if not 0 <= texture <= 1:
         raise BadInputError(f"texture must lie between 0 (tissue maps alone) and 1, got {texture}")
-    prob = source.inner_tissues.prob.to(source.basis.dtype)
-    levels = torch.tensor(source.levels, dtype=prob.dtype, device=prob.device)
+    basis, prob = source.basis, source.inner_tissues.prob.to(source.basis.dtype)
+    levels = torch.tensor(source.levels, dtype=basis.dtype, device=basis.device)
     levels = levels.clamp_min(1e-3 * float(levels.max()))
-    total = prob.sum(0)
-    fitted = _fractions(source.basis, levels) * total
-    basis = ((1 - texture) * prob + texture * fitted) * levels[:, None, None, None]
-    return replace(source, basis=basis * _presence(source, float(levels.min())))
+    darkest = int(levels.argmin())
+    presence = _presence(source, float(levels[darkest]))
+    whole = prob.sum(0) * presence
+    # A part of the source is intensity x share; the fractions behind the shares are share / level, scaled to sum 1.
+    amount = torch.einsum("t,txyz->xyz", 1 / levels, basis)
+    empty = amount <= 0
+    fitted = basis * (whole / torch.where(empty, torch.ones_like(amount), amount))
+    fitted[darkest] = torch.where(empty, levels[darkest] * whole, fitted[darkest])
+    if texture < 1:
+        fitted = texture * fitted + (1 - texture) * levels[:, None, None, None] * presence * prob
+    return replace(source, basis=fitted)
 
 
 def _order(a: float, b: float) -> int:
     return 0 if abs(a - b) <= _SAME * max(abs(a), abs(b)) else 1 if a > b else -1
-
-
-def _fractions(shares: Tensor, levels: Tensor) -> Tensor:
-    """Return the volume fractions (T, x, y, z) behind shares of the signal; the darkest tissue where there is none."""
-    amounts = shares / levels[:, None, None, None]
-    total = amounts.sum(0)
-    empty = total <= 0
-    fractions = amounts / torch.where(empty, torch.ones_like(total), total)
-    fractions[int(levels.argmin()), empty] = 1.0
-    return fractions
 
 
 def _presence(source: Source, darkest: float) -> Tensor:
