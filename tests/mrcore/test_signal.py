@@ -168,3 +168,9 @@ def test_maps_keep_shape_and_dtype():
 def test_incomplete_or_impossible_sequences_are_refused(sequence):
     with pytest.raises(BadInputError):
         sequence_signal(sequence, 1.0, 1.0, 0.1)
+
+
+@pytest.mark.parametrize("spacing_s", [0.0, -0.005, 7.1])
+def test_an_echo_spacing_is_in_seconds(spacing_s):
+    with pytest.raises(BadInputError, match=r"echo_spacing_s is in seconds.*milliseconds"):
+        replace(MPRAGE, echo_spacing_s=spacing_s)

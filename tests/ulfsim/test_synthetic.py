@@ -4,9 +4,10 @@ import torch
 from mrcore.acquisition import Sequence
 from mrcore.errors import BadInputError
 from mrcore.io import load_volume
-from mrcore.phantom import SPGR_T1W, digital_head, head_grid
+from mrcore.phantom import digital_head, head_grid
+from mrcore.segment import segment
 from mrcore.volume import TISSUES, TissueMap, Volume
-from ulfsim.measure import measure, tissue_cores
+from ulfsim.measure import tissue_cores
 from ulfsim.presets import PRESETS
 from ulfsim.source import source_of, truth_of
 from ulfsim.synthetic import APPROXIMATE, needs_synthesis, source_for, synthetic_source
@@ -136,16 +137,10 @@ def test_double_precision_stays_double(head):
     assert synthetic_source(volume, tissues).basis.dtype == torch.float64
 
 
-def test_phantom_is_a_t1w():
-    assert SPGR_T1W.weighting == "T1w"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("person", ["stroke_3T_{}_brain.nii.gz", "openms_p26_{}_brain_mni1mm.nii.gz"])
 def test_real_t2w_and_flair_from_real_t1w(shared_data, person):
-    """Correlation with real scans of the same person, lesions included, is what was found when this was written."""
-    from mrcore.segment import segment
-
+    """A floor under what was found, lesions included: 0.61 to 0.68 for T2w, 0.69 to 0.80 for FLAIR."""
     t1w, t2w, flair = (load_volume(shared_data / "t1" / person.format(w)) for w in ("T1", "T2", "FLAIR"))
     volume = Volume(t1w.data.float().clamp_min(0), t1w.grid)
     tissues = segment(volume, volume.data > 0).tissues
@@ -155,4 +150,3 @@ def test_real_t2w_and_flair_from_real_t1w(shared_data, person):
         found = truth_of(source, gains, gains["WM"]).data
         pair = torch.stack([found[tissues.mask], real.data.float()[tissues.mask]])
         assert float(torch.corrcoef(pair)[0, 1]) > least
-    assert measure(volume, tissues, noise_sd=1.0).names == TISSUES
