@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from mrcore.brainmask import is_skull_stripped
 from mrcore.errors import BadInputError, MrkitError
 from mrcore.grid import Grid
 from mrcore.io import atomic_write, load_volume
@@ -230,6 +231,8 @@ def _baselines(
     scans: dict[str, list[tuple[str, Measured]]] = {BLUR: [], BLUR_NOISE: [], TORCHIO: []}
     for source in sources:
         volume = usable(load_volume(source.path))
+        # Said as mrkit simulate says it, so that a stripped brain in noise is known for one.
+        volume = replace(volume, meta={**volume.meta, "SkullStripped": is_skull_stripped(volume)})
         grid = scan_grid_like(volume.grid, grids.get(source.subject, next(iter(grids.values()))))
         blurred = gaussian_blur_degradation(volume, grid)
         levels: dict[str, float] = {}
