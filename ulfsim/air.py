@@ -1,0 +1,42 @@
+"""Voxels of air around an object that hold noise and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrcore.noise_estimate import background_noise
+
+COMPLEX_BACKGROUND, BACKGROUND, RESIDUAL = "complex background", "background", "residual"
+
+
+@dataclass(frozen=True, eq=False)
+class Air:
+    """Air voxels (`region`, X, Y, Z, bool) and the noise sd per real channel that they show."""
+
+    region: Tensor
+    sd: float
+    n_voxels: int
+
+
+def air_of(data: Tensor, mask: Tensor) -> Air | None:
+    """Return the air of an image (magnitude or complex) outside `mask`; None where it is not distributed as noise.
+
+    Left out are voxels of exactly 0 and whatever lies within two voxels of the mask or of a value above 5 sd, which
+    noise hardly reaches. The sd of complex data comes from the median of squares of both channels.
+    """
+    magnitude = data.abs()
+    noise = background_noise(magnitude, mask)
+    if noise is None or not noise.plausible:
+        return None
+    object_ = mask | (magnitude > 5 * noise.sd)
+    near = torch.nn.functional.max_pool3d(object_[None].float(), 5, 1, 2)[0] > 0
+    region = ~near & (magnitude > 0)
+    if int(region.sum()) < 200:
+        return None
+    sd = noise.sd
+    if data.is_complex():
+        sd = float(torch.view_as_real(data[region]).abs().median()) / 0.67449
+    return Air(region, sd, int(region.sum()))
