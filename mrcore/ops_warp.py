@@ -10,6 +10,8 @@ from torch import Tensor
 from mrcore.errors import BadInputError
 from mrcore.linop import LinearOp
 
+_SLAB_VOXELS = 100_000
+
 
 @final
 class WarpAxisOp(LinearOp):
@@ -36,7 +38,7 @@ class WarpAxisOp(LinearOp):
         n = edge_shift.shape[axis] - 1
         self.shape_in = self.shape_out = tuple(n if a == axis else s for a, s in enumerate(edge_shift.shape))
         self.dtype, self.device = edge_shift.dtype, edge_shift.device
-        self._parts = _overlaps(edge_shift.double(), axis, self.dtype)
+        self._parts = _overlaps(edge_shift, axis)
 
     def _apply(self, x: Tensor) -> Tensor:
         out = torch.zeros_like(x)
@@ -54,8 +56,21 @@ class WarpAxisOp(LinearOp):
         return WarpAxisOp(self.edge_shift.to(device, (dtype or self.dtype).to_real()), self.axis)
 
 
-def _overlaps(edge_shift: Tensor, axis: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+def _overlaps(edge_shift: Tensor, axis: int) -> list[tuple[Tensor, Tensor]]:
     """Return, for the first, second, ... voxel that each moved box meets, its index and the share of the box in it."""
+    across = 1 if axis == 0 else 0
+    # A few planes at a time: temporaries stay small.
+    step = max(1, _SLAB_VOXELS * edge_shift.shape[across] // edge_shift.numel())
+    slabs = [_overlaps_in(part.double(), axis, edge_shift.dtype) for part in edge_shift.split(step, across)]
+    nothing = [(torch.zeros_like(slab[0][0]), torch.zeros_like(slab[0][1])) for slab in slabs]
+    out = []
+    for i in range(max(map(len, slabs))):
+        parts = [slab[i] if i < len(slab) else empty for slab, empty in zip(slabs, nothing, strict=True)]
+        out.append((torch.cat([p[0] for p in parts], across), torch.cat([p[1] for p in parts], across)))
+    return out
+
+
+def _overlaps_in(edge_shift: Tensor, axis: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     n = edge_shift.shape[axis] - 1
     across = [-1 if a == axis else 1 for a in range(3)]
     # Voxel i lies between i and i + 1 here.
@@ -65,12 +80,12 @@ def _overlaps(edge_shift: Tensor, axis: int, dtype: torch.dtype) -> list[tuple[T
     ends = edge.narrow(axis, 0, n), edge.narrow(axis, 1, n)
     low, high = torch.minimum(*ends), torch.maximum(*ends)
     first, width = low.floor(), high - low
+    is_point = width < 1e-12
     parts = []
     for step in range(max(1, int((high.ceil() - first).max()))):
         voxel = first + step
-        share = (torch.minimum(high, voxel + 1) - torch.maximum(low, voxel)).clamp_min(0) / width.clamp_min(1e-12)
-        if step == 0:
-            share = torch.where(width < 1e-12, 1.0, share)  # a box without width is a point
+        share = (torch.minimum(high, voxel + 1) - torch.maximum(low, voxel)).clamp_min(0) / width
+        share = torch.where(is_point, float(step == 0), share)
         share = torch.where((voxel >= 0) & (voxel < n), share, 0.0)
         parts.append((voxel.clamp(0, n - 1).long(), share.to(dtype)))
     return parts

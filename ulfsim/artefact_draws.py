@@ -18,6 +18,9 @@ from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotio
 from ulfsim.artefacts import Artefacts
 
 
+_WIDEST_HZ = 100.0  # of interference from one echo to the next; assumed
+
+
 @dataclass(frozen=True)
 class Chance:
     """An artefact that occurs with `probability`; its strength is uniform between `low` and `high`.
@@ -212,7 +215,7 @@ def _zipper(ranges: ArtefactRange, bandwidth_hz: float, g: torch.Generator) -> Z
         return None
     n = _integer(1, ranges.n_zippers, g)
     frequencies_hz = tuple(_uniform(-bandwidth_hz / 2, bandwidth_hz / 2, g) for _ in range(n))
-    return Zipper(frequencies_hz, amplitude, width_hz=_uniform(0, 5, g), seed=_integer(0, 2**31 - 1, g))
+    return Zipper(frequencies_hz, amplitude, width_hz=_uniform(0, _WIDEST_HZ, g), seed=_integer(0, 2**31 - 1, g))
 
 
 def _spikes(ranges: ArtefactRange, g: torch.Generator) -> Spikes | None:

@@ -95,10 +95,8 @@ def bias_factor(bias: ReceiveBias, position_mm: tuple[Tensor, Tensor, Tensor]) -
 
 def off_resonance_ppm(b0: B0Distortion, position_mm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Return the off-resonance in ppm at positions (right, anterior, superior) from the centre."""
-    r, a, s = (x / RADIUS_MM for x in position_mm)
     c = b0.coefficients_ppm
-    first = c[0] * r + c[1] * a + c[2] * s + c[3] * r * a + c[4] * a * s + c[5] * s * r
-    return first + c[6] * (s * s - (r * r + a * a) / 2) + c[7] * (r * r - a * a)
+    return _quadratic((*c[:6], c[7] - c[6] / 2, -c[7] - c[6] / 2, c[6]), position_mm)
 
 
 def peak_to_peak_ppm(b0: B0Distortion) -> float:
@@ -114,8 +112,8 @@ def b0_shift_mm(
 
     (Jezzard & Balaban, MRM 1995;34:65, eq. 1, for the readout axis of a spin echo.)
     """
-    hz = off_resonance_ppm(b0, position_mm) * 1e-6 * GAMMA_HZ_PER_T * field_t
-    return hz / encoding.bandwidth_hz * voxel_mm
+    hz_per_ppm = 1e-6 * GAMMA_HZ_PER_T * field_t
+    return off_resonance_ppm(b0, position_mm) * (hz_per_ppm / encoding.bandwidth_hz * voxel_mm)
 
 
 def readout_gradient_t_per_m(encoding: Encoding, voxel_mm: float) -> float:
@@ -224,10 +222,12 @@ def _positions_mm(lattice: Grid, plan: ScanPlan, edges_of: int | None = None) ->
 
 
 def _quadratic(coefficients: tuple[float, ...], position_mm: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Evaluate a polynomial in R, A, S (of 100 mm); coefficients as those of `ReceiveBias`."""
     r, a, s = (x / RADIUS_MM for x in position_mm)
     c = coefficients
-    linear = c[0] * r + c[1] * a + c[2] * s + c[3] * r * a + c[4] * a * s + c[5] * s * r
-    return linear + c[6] * r * r + c[7] * a * a + c[8] * s * s
+    # Grouped by planes: on aligned grids only the last two sums are of full size.
+    plane = (c[0] * r + c[6] * r * r) + (c[1] * a + c[7] * a * a) + c[3] * r * a
+    return plane + (c[2] * s + c[8] * s * s + c[4] * a * s) + c[5] * s * r
 
 
 def _ball(n: int = 41) -> tuple[Tensor, Tensor, Tensor]:

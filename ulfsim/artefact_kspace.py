@@ -47,6 +47,8 @@ class Pose:
 class ShotMotion:
     """Rigid motion between the shots that share the phase-encoding lines.
 
+    Bias and distortions move with the head: its motion is small against the scale of the fields.
+
     Attributes:
         poses: one per shot.
         interleaved: shot s holds every n-th line (s, s + n, ...); otherwise a block of neighbouring lines.
@@ -110,6 +112,8 @@ class IntensityDrift:
 @dataclass(frozen=True)
 class Wrap:
     """Field of view smaller than the object along the phase axis: what lies outside folds back.
+
+    The scan keeps its grid; outside the reduced field of view it holds noise only.
 
     Attributes:
         fov_fraction: reduced over full field of view, between 0.1 and 1.
@@ -196,7 +200,7 @@ def scan_operator(plan: ScanPlan, lattice: Grid, pose: Pose) -> LinearOp:
 def k_space_of(plan: ScanPlan, lattice: Grid, encoding: Encoding, motion: ShotMotion | None) -> LinearOp:
     """Return the operator from the object on `lattice` to its complex k-space: sum_s M_s F A_s, lines M_s of shot s.
 
-    Shots in the same pose are scanned once. The static fields move with the head.
+    Shots in the same pose are scanned once.
     """
     shape, dtype, device = plan.operator.shape_out, plan.operator.dtype, plan.operator.device
     to_k = FourierOp(shape, dtype, device) @ ComplexOp(shape, dtype, device)
