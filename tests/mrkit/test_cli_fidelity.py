@@ -27,7 +27,7 @@ def shells(shape, squeeze):
 
 def write_scan(path, *, seed, sd=3.0, squeeze=1.0, blur=0.5, stripped=True):
     """A brain of three shells in Rician noise, its label map beside it, and a sidecar."""
-    labels = shells((50, 60, 34), squeeze)
+    labels = shells((42, 50, 28), squeeze)
     generator = np.random.default_rng(seed)
     clean = ndimage.gaussian_filter(LEVELS[labels], blur)
     noisy = np.hypot(clean + generator.normal(0, sd, clean.shape), generator.normal(0, sd, clean.shape))
@@ -39,7 +39,7 @@ def write_scan(path, *, seed, sd=3.0, squeeze=1.0, blur=0.5, stripped=True):
 
 def write_source(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.Nifti1Image(LEVELS[shells((50, 60, 68), 1.0)], FINE).to_filename(path)
+    nib.Nifti1Image(LEVELS[shells((42, 50, 56), 1.0)], FINE).to_filename(path)
 
 
 def fidelity(folder, *options, sim="sim", out="out"):
