@@ -19,7 +19,7 @@ from mrcore.volume import TissueMap, Volume
 from ulfsim.window import Window
 
 _DOUBT = 2e-3  # weight of what the intensity alone says, so that a wrong label can give way
-_STEEPEST, _N_STEPS = 60.0, 4
+_STEEPEST, _N_STEPS, _SETTLED = 60.0, 6, 0.02
 _N_AT_ONCE = 1 << 16  # voxels whose temporaries fit a processor's cache
 _SMOOTH_MM = 20.0
 
@@ -70,7 +70,10 @@ def _tilted(fractions: Tensor, levels: Tensor, intensity: Tensor) -> Tensor:
         lack = terms.clamp_max_(0)
         above, below = excess.sum(0).add_(1e-30), lack.sum(0).sub_(1e-30)  # one of them is 0 on a tissue's level
         rise = excess.mul_(distance).sum(0).div_(above) - lack.mul_(distance).sum(0).div_(below)
+        before = tilt
         tilt = (tilt - (-above / below).log_() / rise.clamp_min_(1e-9)).clamp_(-_STEEPEST, _STEEPEST)
+        if float(before.sub_(tilt).abs_().max()) < _SETTLED:  # the next step would be far below what shares show
+            break
     tilt = torch.where(intensity >= levels[-1], _STEEPEST, torch.where(intensity <= levels[0], -_STEEPEST, tilt))
     tilted = ((levels - levels[-1]) * tilt).exp_().mul_(weight)
     return tilted.div_(tilted.sum(0))

@@ -4,7 +4,7 @@ import torch
 from mrcore.phantom import digital_head, head_grid
 from mrcore.volume import TISSUES, TissueMap, Volume
 from ulfsim.measure import tissue_cores
-from ulfsim.shares import signal_shares
+from ulfsim.shares import _between, _tilted, signal_shares
 from ulfsim.window import bounding_box, inner_tissues
 
 
@@ -73,3 +73,39 @@ def test_scale_does_not_matter_and_darkness_is_no_error(head):
     assert torch.allclose(plain, bright, atol=1e-3)
     dark = _shares(Volume(torch.zeros(head.grid.shape), head.grid), head.tissues)
     assert torch.equal(dark, head.tissues.prob)
+
+
+def _halved(fractions, levels, intensity):
+    """The same tilt by halving the interval of l, in double precision."""
+    logs = (fractions + 2e-3 * _between(levels, intensity)).log()
+    low, high = torch.full_like(intensity, -60.0), torch.full_like(intensity, 60.0)
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        too_dark = (levels * torch.softmax(logs + middle * levels, dim=0)).sum(0) < intensity
+        low, high = torch.where(too_dark, middle, low), torch.where(too_dark, high, middle)
+    return torch.softmax(logs + low * levels, dim=0)
+
+
+@pytest.mark.parametrize("levels", [(0.26, 1.0), (0.2566, 0.7516, 1.0), (1e-3, 0.95, 1.0), (0.1, 0.3, 0.35, 0.8, 1.0)])
+@pytest.mark.parametrize("sharpness", [0.3, 3.0, 30.0])
+def test_newton_finds_what_halving_finds(levels, sharpness):
+    """Any mixture against any intensity, from labels that are nearly certain to even mixtures."""
+    generator = torch.Generator().manual_seed(5)
+    levels = torch.tensor(levels, dtype=torch.float64)[:, None]
+    fractions = (sharpness * torch.randn((len(levels), 20000), generator=generator, dtype=torch.float64)).softmax(0)
+    fractions[:, :50] = torch.eye(len(levels), dtype=torch.float64)[0][:, None]
+    intensity = 1.2 * torch.rand(20000, generator=generator, dtype=torch.float64)
+    intensity[40:60] = levels[1]
+    expected = _halved(fractions, levels, intensity)
+    single = _tilted(fractions.float(), levels.float(), intensity.float()).double()
+    assert float((_tilted(fractions, levels, intensity) - expected).abs().max()) < 1e-3
+    assert float((single - expected).abs().max()) < 1e-3
+
+
+def test_neither_the_window_nor_the_portions_matter(head, monkeypatch):
+    whole = _shares(head.image, head.tissues)
+    monkeypatch.setattr("ulfsim.shares._N_AT_ONCE", 1000)
+    assert torch.allclose(_shares(head.image, head.tissues), whole, atol=1e-6)
+    wide = tuple(slice(0, n) for n in head.grid.shape)
+    levels = [float(head.image.data[core].mean()) for core in tissue_cores(head.tissues)[0]]
+    assert torch.allclose(signal_shares(head.image, head.tissues, wide, levels), whole, atol=1e-5)
