@@ -22,6 +22,7 @@ from store import Store, code_version
 
 BENCHMARKS: Mapping[str, str] = MappingProxyType(
     {
+        "simulation": "closed loop, likeness to real 64 mT scans, speed beside TorchIO, MONAI and ULF-Synth",
         "superresolution": "per-subject INR against interpolation, Tikhonov and Huber-TV on real brains",
         "segmentation": "tissue segmentation against labels and other programs",
     }

@@ -33,7 +33,16 @@ from mrkit.prepare import PreparedScan, prepare
 from ulfsim.presets import PRESETS
 
 VERSION_OF = (
-    *("mrcore", "ulfsim", "inr", "mrkit/api.py", "mrkit/lattice.py", "mrkit/prepare.py", "mrkit/segmenters.py"),
+    *(
+        "mrcore",
+        "ulfsim",
+        "inr",
+        "mrkit/simulation.py",
+        "mrkit/superresolution.py",
+        "mrkit/lattice.py",
+        "mrkit/prepare.py",
+        "mrkit/segmenters.py",
+    ),
     *("benchmarks/superresolution.py", "benchmarks/brains.py", "benchmarks/results.py"),
 )
 PRESET = "hyperfine-t1w"

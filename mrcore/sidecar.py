@@ -35,14 +35,23 @@ def read_sidecar(path: Path) -> dict[str, object]:
         BadInputError: the file is there and is not a JSON object.
     """
     file = sidecar_path(path)
-    if not file.is_file():
-        return {}
+    return read_json(file) if file.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Return the values of a JSON file.
+
+    Raises:
+        BadInputError: the file is missing or is not a JSON object.
+    """
     try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such file; expected a JSON file") from None
     except (OSError, ValueError) as error:
-        raise BadInputError(f"the sidecar {file} cannot be read as JSON ({error}); repair or remove it") from None
+        raise BadInputError(f"{path} cannot be read as JSON ({error}); repair or remove it") from None
     if not isinstance(values, dict):
-        raise BadInputError(f"the sidecar {file} must hold a JSON object of keys and values; repair or remove it")
+        raise BadInputError(f"{path} must hold a JSON object of keys and values; repair or remove it")
     return values
 
 

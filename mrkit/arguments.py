@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MASKERS = ("template", "deepbet")
 SEGMENTERS = ("mrkit", "fast", "atropos", "dipy")
 WEIGHTINGS = ("T1w", "T2w", "FLAIR")
+TISSUE_NAMES = ("CSF", "GM", "WM")
 _SEGMENTER_HELP = (
     "what finds CSF, GM and WM: mrkit (built in, the default), fast (FSL must be installed), atropos (needs the extra "
     "mrkit[ants]), dipy (needs mrkit[dipy])"
@@ -22,6 +23,27 @@ _SEGMENTER_HELP = (
 def positive(text: str) -> float:
     """Return a positive number."""
     return _number(text, above=0.0, what="a positive number")
+
+
+def not_negative(text: str) -> float:
+    """Return a number that is at least 0."""
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got '{text}'")
+    return value
+
+
+def number(text: str) -> float:
+    """Return a finite number."""
+    return _number(text, above=-math.inf, what="a number")
+
+
+def tissue_number(text: str) -> tuple[str, float]:
+    """Return the parts of `WM=50`."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in TISSUE_NAMES:
+        raise argparse.ArgumentTypeError(f"expected TISSUE=NUMBER with {', '.join(TISSUE_NAMES)}, got '{text}'")
+    return name, positive(value)
 
 
 def whole(text: str) -> int:

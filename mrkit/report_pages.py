@@ -29,7 +29,15 @@ from mrkit.pictures import (
     window_of,
 )
 from mrkit.report import Fact, Figure, InputFile, Legend, Report
-from mrkit.score_tables import Calibrated, calibration_table, contrast_table, score_tables, tissue_table
+from mrkit.score_tables import (
+    Calibrated,
+    calibration_table,
+    contrast_table,
+    gains_table,
+    score_tables,
+    tissue_table,
+)
+from ulfsim.calibrate import Calibration
 
 _WORLD = "Planes cut the brain's middle (the sagittal one 10 mm to its right) and are the same in every row. "
 RESIDUAL_LIMIT_Z = 4.0
@@ -177,7 +185,8 @@ def simulate_report(
     scan: Volume,
     tissues: TissueMap,
     mask: Tensor,
-    calibration: Sequence[Calibrated],
+    calibrated: Sequence[Calibrated],
+    calibration: Calibration,
     record: Record,
     title: str = "Simulated ultra-low-field scan",
     radiological: bool = True,
@@ -190,7 +199,8 @@ def simulate_report(
         scan: the simulated scan, on its own grid.
         tissues: of the high-field scan, with which its contrast was changed.
         mask: brain, bool, on the grid of `tissues`.
-        calibration: targets and what was measured in `scan`.
+        calibrated: targets and what was measured in `scan`.
+        calibration: gains, and how well determined they are.
         record: seed, notes, inputs and parameters.
         title: of the page.
         radiological: whether the patient's left is on the right of the pictures.
@@ -226,7 +236,7 @@ def simulate_report(
             _tissues("Tissues", f"By {record.segmenter}; each has its own gain.", tissues, planes, truth, window),
         ),
         planes=tuple(plane.name for plane in planes),
-        tables=(calibration_table(calibration),),
+        tables=(calibration_table(calibrated), gains_table(calibration)),
         parameters={"seed": record.seed, **record.parameters},
         inputs=record.inputs,
         versions=record.versions,

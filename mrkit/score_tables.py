@@ -15,6 +15,7 @@ from mrcore.overlap import CORE_PROBABILITY
 from mrcore.similarity import bounding_box
 from mrcore.volume import TissueMap, Volume
 from mrkit.report import Better, Column, Row, Table
+from ulfsim.calibrate import Calibration
 
 _OVERALL = (
     Column(
@@ -155,6 +156,46 @@ def calibration_table(quantities: Sequence[Calibrated]) -> Table:
         for q in quantities
     )
     return Table("Calibration", columns, rows, "signal and contrast to noise of the simulated scan")
+
+
+def gains_table(calibration: Calibration) -> Table:
+    """Return the table of gains, of the direction that contrasts leave open, and of the sensitivity to each target."""
+    targets = tuple(next(iter(calibration.sensitivity.values()))) if calibration.sensitivity else ()
+    columns = (
+        Column("Gain", "", Better.NEITHER, 4, "Factor on the tissue's share of the source image."),
+        Column("Noise-free SNR", "", Better.NEITHER, 2, "What these gains give in the tissue's core, without noise."),
+        Column(
+            "Null vector",
+            "",
+            Better.NEITHER,
+            4,
+            "Change of the gains that adds 1 to the SNR of every tissue and changes no contrast: what contrasts alone "
+            "cannot tell.",
+        ),
+        *(
+            Column(f"d / d {name}", "", Better.NEITHER, 4, f"Change of the gain when the target {name} rises by 1.")
+            for name in targets
+        ),
+    )
+    rows = tuple(
+        Row(
+            name,
+            (
+                gain,
+                calibration.predicted[name],
+                calibration.null_vector[name],
+                *(calibration.sensitivity[name][target] for target in targets),
+            ),
+        )
+        for name, gain in calibration.gains.items()
+    )
+    low, high = calibration.feasible_interval
+    bounds = f"on a bound: {', '.join(calibration.active_bounds)}" if calibration.active_bounds else "none on a bound"
+    note = (
+        f"gauge: {calibration.gauge}; {bounds}; {low:.3g} to {high:.3g} null vectors may be added within the bounds; "
+        f"scale: {calibration.scale}"
+    )
+    return Table("Gains", columns, rows, note)
 
 
 _DICE = "2 |A and B| / (|A| + |B|) of the voxels where the tissue is the most probable one."

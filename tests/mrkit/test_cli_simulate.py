@@ -105,3 +105,96 @@ def test_second_run_needs_force(done, capfd):
     assert "exists already" in capfd.readouterr().err
     assert simulate(done, "out", "--force") == 0
     assert hashes(done / "out") == before
+
+
+def sidecar_of(folder, name="hf_ulf"):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_geometry_noise_and_snr_are_those_asked_for(tmp_path):
+    options = ["--voxel", 3.1, 2.9, 6.3, "--slice-axis", "R", "--tilt", 0, 4.5, -3, "--noise-fwhm", 5, 5, 0]
+    options += ["--channels", 2, "--target-snr", "WM=33", "CSF=11", "--no-report"]
+    assert simulate(tmp_path, "out", *options) == 0
+    sidecar = sidecar_of(tmp_path / "out")
+    acquisition = from_json(sidecar)
+    assert acquisition.voxel_mm == (3.1, 2.9, 6.3)
+    assert (acquisition.slice_axis, acquisition.tilt_deg) == ("R", (0.0, 4.5, -3.0))
+    assert (acquisition.noise_fwhm_mm, acquisition.n_channels) == ((5.0, 5.0, 0.0), 2)
+    assert sidecar["Calibration"]["TargetSnr"]["WM"] == 33
+    assert sidecar["Calibration"]["TargetSnr"]["CSF"] == 11
+    assert sidecar["Parameters"]["Changes"]["voxel_mm"] == [3.1, 2.9, 6.3]
+    scan = load_volume(tmp_path / "out" / "hf_ulf.nii.gz")
+    assert scan.grid.spacing_mm == pytest.approx((3.1, 2.9, 6.3), rel=1e-4)
+    assert abs(scan.grid.affine[0, 2] / 6.3) == pytest.approx(np.cos(np.radians(4.5)), abs=0.01)
+
+
+def test_k_space_gives_the_scan_back(tmp_path):
+    assert simulate(tmp_path, "out", "--k-space", "--channels", 2, "--no-report") == 0
+    samples = np.load(tmp_path / "out" / "hf_ulf_kspace.npz")["k_space"]
+    axes = (1, 2, 3)
+    shifted = np.fft.ifftshift(samples, axes)
+    images = np.fft.fftshift(np.fft.ifftn(shifted, axes=axes, norm="ortho"), axes)
+    scan = load_volume(tmp_path / "out" / "hf_ulf.nii.gz").data.numpy()
+    assert samples.shape == (2, *scan.shape)
+    assert np.abs(np.sqrt((np.abs(images) ** 2).sum(0)) - scan).max() < 1e-4 * scan.max()
+
+
+def test_artefacts_of_a_sidecar_are_applied_again(tmp_path):
+    assert simulate(tmp_path, "drawn", "--artefacts", "strong", "--no-report") == 0
+    drawn = sidecar_of(tmp_path / "drawn")
+    assert len(drawn["Artefacts"]) > 1
+    assert simulate(tmp_path, "again", "--artefacts", tmp_path / "drawn" / "hf_ulf.json", "--no-report") == 0
+    assert sidecar_of(tmp_path / "again")["Artefacts"] == drawn["Artefacts"]
+    scans = [load_volume(tmp_path / name / "hf_ulf.nii.gz").data for name in ("drawn", "again")]
+    assert scans[0].equal(scans[1])
+    assert simulate(tmp_path, "other", "--artefacts", "strong", "--no-report", seed=2) == 0
+    assert sidecar_of(tmp_path / "other")["Artefacts"] != drawn["Artefacts"]
+
+
+def test_published_gauge_leaves_the_level_open(tmp_path):
+    assert simulate(tmp_path, "out", "--gauge", "none", "--no-report") == 0
+    found = sidecar_of(tmp_path / "out")["Calibration"]
+    assert "published" in found["Gauge"]
+    assert min(found["Gains"].values()) == pytest.approx(0, abs=1e-3), "the smallest gains that give the contrasts"
+    assert any("out of reach" in warning or "matched" in warning for warning in found["Warnings"])
+
+
+def test_prior_gauge_meets_contrasts(tmp_path):
+    assert simulate(tmp_path, "out", "--gauge", "prior", "--no-report") == 0
+    found = sidecar_of(tmp_path / "out")["Calibration"]
+    target, got = found["TargetSnr"], found["PredictedSnr"]
+    assert got["WM"] - got["GM"] == pytest.approx(target["WM"] - target["GM"], rel=0.02)
+
+
+def test_protocol_needs_what_a_scanner_delivers(tmp_path, capfd):
+    protocol = tmp_path / "t2.json"
+    protocol.write_text(
+        json.dumps({"MagneticFieldStrength": 0.1, "RepetitionTime": 2, "EchoTime": 0.1, "SeriesDescription": "T2"})
+    )
+    assert simulate(tmp_path, "out", "--protocol", protocol) == 2
+    assert "--voxel and --wm-snr" in capfd.readouterr().err
+    assert simulate(tmp_path, "out", "--protocol", protocol, "--voxel", 3, 3, 6, "--wm-snr", 20) == 0
+    sidecar = sidecar_of(tmp_path / "out")
+    assert sidecar["MagneticFieldStrength"] == 0.1
+    assert sidecar["EchoTime"] == 0.1
+    assert sidecar["Parameters"]["Protocol"] == "t2.json"
+    assert any("approximate" in note for note in sidecar["Notes"]), "T2w from T1w"
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path, capfd):
+    for options, said in (
+        (["--field", "0.1"], "--protocol"),
+        (["--target-snr", "FAT=3"], "TISSUE=NUMBER"),
+        (["--target-snr", "WM=-3"], "positive"),
+        (["--artefacts", "none.json"], "no such file"),
+        (["--noise-fwhm", "1", "1", "-1"], "at least 0"),
+        (["--voxel", "1", "1"], "expected 3"),
+        (["--like", tmp_path / "nowhere"], "no such file or folder"),
+    ):
+        try:
+            code = simulate(tmp_path, "out", *options)
+        except SystemExit as stopped:
+            code = stopped.code
+        assert code == 2
+        assert said in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -37,6 +37,22 @@ from mrkit.report import (
 )
 from mrkit.report_pages import NamedImage, Record, installed_versions, simulate_report, superresolve_report
 from mrkit.score_tables import Calibrated, calibration_table, contrast_table, score_tables, tissue_table
+from ulfsim.calibrate import Calibration
+
+CALIBRATION = Calibration(
+    gains={"GM": 0.5, "WM": 1.0},
+    background_gain=1.0,
+    noise_sd=1.0,
+    gauge="absolute",
+    target={"GM": 40.0, "WM": 50.0},
+    predicted={"GM": 40.0, "WM": 50.0},
+    null_vector={"GM": 0.01, "WM": 0.04},
+    feasible_interval=(-3.0, 2.0),
+    active_bounds=("WM = 1",),
+    sensitivity={"GM": {"GM": 0.02, "WM": -0.03}, "WM": {"GM": 0.05, "WM": 0.06}},
+    scale="units of the source",
+    warnings=(),
+)
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "line", "path", "circle"}
 
@@ -290,10 +306,22 @@ def test_a_simulation_reports_targets_and_measured_values():
     scan = Volume(torch.rand(32, 32, 8, generator=torch.Generator().manual_seed(3)), grid_of(thick=4))
     quantities = [Calibrated("WM SNR", 50.8, 49.3), Calibrated("nothing", 0.0, 0.1)]
     report = simulate_report(
-        source=truth, truth=truth, scan=scan, tissues=tissues, mask=mask, calibration=quantities, record=RECORD
+        source=truth,
+        truth=truth,
+        scan=scan,
+        tissues=tissues,
+        mask=mask,
+        calibrated=quantities,
+        calibration=CALIBRATION,
+        record=RECORD,
     )
     page = Page(build_report(report))
-    assert page.cells == ["50.80", "49.30", "\N{MINUS SIGN}3.0", "0.00", "0.10", "\N{EN DASH}"]
+    of_targets = ["50.80", "49.30", "\N{MINUS SIGN}3.0", "0.00", "0.10", "\N{EN DASH}"]
+    of_gains = ["0.5000", "40.00", "0.0100", "0.0200", "\N{MINUS SIGN}0.0300"]
+    of_gains += ["1.0000", "50.00", "0.0400", "0.0500", "0.0600"]
+    assert page.cells == of_targets + of_gains
+    assert "on a bound: WM = 1" in report.tables[1].note
+    assert "-3 to 2 null vectors" in report.tables[1].note
     assert len([a for a in page.all("img") if a.get("src")]) == 4 * 3
 
 
@@ -301,7 +329,14 @@ def test_a_high_field_source_on_another_grid_has_its_own_window():
     truth, tissues, mask = head()
     source = Volume(1000 * torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0)), grid_of(4.0, 16))
     report = simulate_report(
-        source=source, truth=truth, scan=truth, tissues=tissues, mask=mask, calibration=(), record=RECORD
+        source=source,
+        truth=truth,
+        scan=truth,
+        tissues=tissues,
+        mask=mask,
+        calibrated=(),
+        calibration=CALIBRATION,
+        record=RECORD,
     )
     assert re.search(r"window [\d.]+ to 99\d", report.figures[0].text)
 
