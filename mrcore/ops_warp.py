@@ -60,8 +60,8 @@ def _overlaps(edge_shift: Tensor, axis: int) -> list[tuple[Tensor, Tensor]]:
     """Return, for the first, second, ... voxel that each moved box meets, its index and the share of the box in it."""
     across = 1 if axis == 0 else 0
     # A few planes at a time: temporaries stay small.
-    step = max(1, _SLAB_VOXELS * edge_shift.shape[across] // edge_shift.numel())
-    slabs = [_overlaps_in(part.double(), axis, edge_shift.dtype) for part in edge_shift.split(step, across)]
+    n_slabs = 1 + edge_shift.numel() // _SLAB_VOXELS
+    slabs = [_overlaps_in(part.double(), axis, edge_shift.dtype) for part in edge_shift.chunk(n_slabs, across)]
     nothing = [(torch.zeros_like(slab[0][0]), torch.zeros_like(slab[0][1])) for slab in slabs]
     out = []
     for i in range(max(map(len, slabs))):

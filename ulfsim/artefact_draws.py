@@ -17,7 +17,6 @@ from ulfsim.artefact_interference import Spike, Spikes, Zipper
 from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap, lines_of_shot
 from ulfsim.artefacts import Artefacts
 
-
 _WIDEST_HZ = 100.0  # of interference from one echo to the next; assumed
 
 
