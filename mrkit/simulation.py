@@ -175,7 +175,8 @@ def _preset_of(
         raise BadInputError(f"{len(references)} reference scans need as many tissue maps, got {len(given)}")
     presets = []
     for number, reference in enumerate(references):
-        scan, found = usable(reference), []
+        scan = usable(reference)
+        found: list[str] = []
         own = find_tissues(scan, given[number] if given else None, None, None, found)
         stats = measure(scan, own)
         preset = preset_like(scan, stats, weighting(scan))

@@ -149,7 +149,7 @@ def calibrate(
         slope = slope - np.outer(unit / unit[largest], slope[largest])
     gains = np.minimum(unit * noise_sd, upper)
     problem = Problem(names, matrix, upper, noise_sd, ABSOLUTE if prior is None else NEAREST, scale)
-    warnings = (*notes, *contrast_warnings(names, matrix @ gains, np.array(source.levels)))
+    warnings = (*notes, *contrast_warnings(names, matrix @ gains, np.array(source.levels), reorders=source.synthetic))
     slopes = table(names, names, slope * noise_sd)
     return concluded(problem, gains, matrix @ gains, named(names, target), slopes, warnings)
 

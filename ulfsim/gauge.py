@@ -88,16 +88,16 @@ def sensitivity(rows: Array, effect: Array, free: NDArray[np.bool_]) -> Array:
     return out
 
 
-def contrast_warnings(names: tuple[str, ...], predicted: Array, source: Array) -> list[str]:
+def contrast_warnings(names: tuple[str, ...], predicted: Array, source: Array, *, reorders: bool = False) -> list[str]:
     """Say where a scan of tissue means `predicted` has more contrast than its source, or the opposite one.
 
-    Either is information that the source does not hold.
+    Either is information that the source does not hold; with `reorders` the opposite one is meant, and was said.
     """
     index = {name: i for i, name in enumerate(names)}
     out = []
     for a, b in pairs(names):
         new, old = (_michelson(v[index[a]], v[index[b]]) for v in (predicted, source))
-        if new * old < 0:
+        if new * old < 0 and not reorders:
             out.append(
                 f"{a}-{b} contrast is reversed: {new:+.3f} against {old:+.3f} in the source; borders are not real"
             )

@@ -32,6 +32,7 @@ class Source:
         basis: one part per tissue (T, x, y, z), not negative, on `window`; nothing of a tissue lies outside of it.
         rest: what no tissue covers (X, Y, Z), not negative: skull, scalp, air.
         window: three slices of the grid, with integer ends, around all tissues.
+        synthetic: whether the parts were made for another order of the tissues than the image has.
 
     Raises:
         GridMismatchError: an image and tissues on different grids.
@@ -43,6 +44,7 @@ class Source:
     basis: Tensor
     rest: Tensor
     window: Window
+    synthetic: bool = False
 
     def __post_init__(self) -> None:
         require_same_grid(self.volume.grid, self.tissues.grid, "the image and its tissue maps")

@@ -88,7 +88,7 @@ def _synthetic(source: Source, texture: float) -> Source:
     fitted[darkest] = torch.where(empty, levels[darkest] * whole, fitted[darkest])
     if texture < 1:
         fitted = texture * fitted + (1 - texture) * levels[:, None, None, None] * presence * prob
-    return replace(source, basis=fitted)
+    return replace(source, basis=fitted, synthetic=True)
 
 
 def _order(a: float, b: float) -> int:
