@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
 
 from mrcore.brainmask import is_skull_stripped
 from mrcore.errors import BadInputError, MrkitError
 from mrcore.grid import Grid
 from mrcore.io import atomic_write, load_volume
-from mrcore.sidecar import finite, software_version, stem
+from mrcore.sidecar import finite, stem
 from mrcore.volume import Volume
-from mrkit.fidelity_page import ContrastResult, FidelityResult, MethodResult, Pictured, build_fidelity_page
+from mrkit.fidelity_page import build_fidelity_page
+from mrkit.fidelity_result import ContrastResult, FidelityResult, MethodResult, Pictured, result_to_json
 from mrkit.fidelity_scans import Measured, Measurer, ScanFile, Segmenting, find_scans
 from mrkit.jobs import input_files
 from mrkit.outputs import check_targets, write_page
@@ -30,8 +29,8 @@ from ulfsim.degrade import (
     torchio_style_degradation,
     with_noise_of,
 )
-from ulfsim.fidelity import compare, errors_to_json, registered_ncc
-from ulfsim.scan_facts import ScanFacts, facts_to_json, group_mean
+from ulfsim.fidelity import compare, registered_ncc
+from ulfsim.scan_facts import ScanFacts, group_mean
 
 logger = logging.getLogger(__name__)
 
@@ -106,46 +105,6 @@ def fidelity_files(job: FidelityJob) -> list[Path]:
     with atomic_write(job.table, force=job.force) as temporary:
         temporary.write_text(json.dumps(finite(result_to_json(result)), indent=1) + "\n", encoding="utf-8")
     return [write_page(page, job.page, force=job.force), job.table]
-
-
-def result_to_json(result: FidelityResult) -> dict[str, object]:
-    """Return everything but pictures as JSON values: errors of means and by person, means and spreads, facts."""
-    return {
-        "version": software_version(),
-        "parameters": dict(result.parameters),
-        "inputs": [asdict(f) for f in result.inputs],
-        "notes": list(result.notes),
-        "contrasts": {c.weighting: _contrast_json(c) for c in result.contrasts},
-    }
-
-
-def _contrast_json(contrast: ContrastResult) -> dict[str, object]:
-    return {
-        "real": {"n": len(contrast.real), **_mean_and_spread(contrast.real, contrast.real_mean)},
-        "methods": {
-            m.name: {
-                "n": len(m.facts),
-                "errors": errors_to_json(m.errors),
-                "errors_by_person": {name: errors_to_json(e) for name, e in m.pairs.items()},
-                **_mean_and_spread(m.facts, m.mean),
-            }
-            for m in contrast.methods
-        },
-    }
-
-
-def _mean_and_spread(facts: Sequence[ScanFacts], mean: ScanFacts) -> dict[str, object]:
-    entries = [f.contrast[mean.noise_method] for f in facts]
-    spread = {
-        "snr": {name: _sd([e.snr[name] for e in entries]) for name in entries[0].snr},
-        "cnr": {pair: _sd([e.cnr[pair] for e in entries]) for pair in entries[0].cnr},
-        "edge_spread_mm": [_sd([f.edge_spread_mm[axis] for f in facts]) for axis in range(3)],
-    }
-    return {"mean": facts_to_json(mean), "sd": spread, "scans": [facts_to_json(f) for f in facts]}
-
-
-def _sd(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _shared_weightings(sims: Iterable[ScanFile], reals: Iterable[ScanFile]) -> tuple[list[str], list[str]]:
