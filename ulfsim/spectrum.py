@@ -71,6 +71,7 @@ def noise_spectrum(volume: Volume, mask: Tensor, core: Tensor | None = None) -> 
     air = air_of(volume.data, mask)
     notes: tuple[str, ...] = ()
     if air is not None:
+        notes = () if air.plausible else (air.message,)
         field = volume.data if volume.data.is_complex() else volume.data.double().square()
         values = field - (0 if volume.data.is_complex() else field[air.region].mean())
         lags = [_autocorrelation(values, air.region, axis) for axis in range(3)]

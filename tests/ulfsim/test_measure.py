@@ -1,15 +1,20 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from mrcore.errors import BadInputError, GridMismatchError
-from mrcore.grid import with_spacing
-from mrcore.noise import add_noise, seeded
-from mrcore.noise_estimate import BACKGROUND, RESIDUAL
+from mrcore.grid import Grid, with_spacing
+from mrcore.noise import add_noise, complex_noise, seeded
+from mrcore.noise_estimate import BACKGROUND, RESIDUAL, NoiseEstimate
+from mrcore.ops import FourierOp
 from mrcore.phantom import digital_head, head_grid
 from mrcore.volume import TISSUES, TissueMap, Volume
-from ulfsim.measure import GIVEN, measure, pairs, tissue_cores
+from ulfsim.air import COMPLEX_BACKGROUND
+from ulfsim.edge_spread import edge_spread
+from ulfsim.measure import GIVEN, ContrastStats, coloured_noise, mean_error, measure, pairs, tissue_cores
+from ulfsim.spectrum import noise_spectrum
 
 LEVEL = {"CSF": 1.0, "GM": 6.0, "WM": 8.0}
 SD = 0.5
@@ -104,11 +109,89 @@ def test_another_grid_is_refused(head):
         measure(Volume(torch.zeros(other.shape), other), head.tissues)
 
 
-def test_complex_images_and_unknown_tissues_are_refused(head, scan):
-    with pytest.raises(BadInputError, match="magnitude"):
-        measure(Volume(scan.data.to(torch.complex64), head.grid), head.tissues)
+def test_unknown_tissues_and_noise_given_twice_are_refused(head, scan):
     with pytest.raises(BadInputError, match="'bone'"):
         measure(scan, head.tissues, noise_sd=1.0).mean_of("bone")
+    with pytest.raises(BadInputError, match="not both"):
+        measure(scan, head.tissues, 1.0, NoiseEstimate(1.0, RESIDUAL, 100, ""))
+    with pytest.raises(BadInputError, match="no standard errors"):
+        ContrastStats(TISSUES, (1.0,) * 3, (1.0,) * 3, (9,) * 3, 1.0, RESIDUAL).snr_interval("WM")
+
+
+def test_complex_images_have_the_same_contrast_and_noise_of_both_channels(head):
+    clean = sum(LEVEL[name] * (head.tissues.prob.argmax(0) == i) for i, name in enumerate(TISSUES)) * head.mask
+    data = clean + complex_noise(head.grid.shape, SD, seeded(4, "complex"))
+    found = measure(Volume(data * torch.exp(torch.tensor(0.8j)), head.grid), head.tissues)
+    assert found.noise_method == COMPLEX_BACKGROUND
+    assert found.noise_sd == pytest.approx(SD, rel=0.01)
+    for name, level in LEVEL.items():
+        assert found.mean_of(name) == pytest.approx(level, rel=0.02)
+
+
+@pytest.mark.parametrize("fwhm_voxels", [0.0, 2.0])
+def test_intervals_hold_the_truth_in_about_95_of_100_draws(head, fwhm_voxels):
+    """Piecewise constant tissues of SNR 12 and 16, slow anatomy in each draw, white and coloured noise."""
+    n_draws, held = 24, torch.zeros(3)
+    labels = head.tissues.prob.argmax(0)
+    clean = (6.0 * (labels == 1) + 8.0 * (labels == 2)) * head.mask
+    for seed in range(n_draws):
+        anatomy = complex_noise(head.grid.shape, 0.2, seeded(seed, "anatomy"), (2.5, 2.5, 2.5)).real
+        drawn = complex_noise(head.grid.shape, SD, seeded(seed, "draw"), (fwhm_voxels,) * 3)
+        found = measure(Volume(((clean * (1 + anatomy / 8)) + drawn).abs(), head.grid), head.tissues)
+        low, high = found.mean_interval("WM")
+        held[0] += low <= 8.0 <= high
+        low, high = found.snr_interval("GM")
+        held[1] += low <= 12.0 <= high
+        low, high = found.cnr_interval("WM", "GM")
+        held[2] += low <= 4.0 <= high
+        assert high - low < 3.0
+    assert float(held.min()) >= 0.85 * n_draws
+
+
+def test_the_error_of_a_mean_of_white_noise_is_sd_over_root_n():
+    noise = complex_noise((60, 60, 60), 1.0, seeded(0, "error")).real
+    core = torch.ones(60, 60, 60, dtype=torch.bool)
+    error, n_blocks = mean_error(noise, core, (2.0, 2.0, 2.0))
+    assert error == pytest.approx(60**-1.5, rel=0.15)
+    assert n_blocks == 6**3
+    coloured = complex_noise((60, 60, 60), 1.0, seeded(0, "error"), (2.0, 2.0, 2.0)).real
+    assert mean_error(coloured, core, (2.0, 2.0, 2.0))[0] > 3 * error
+
+
+def test_residuals_of_coloured_noise_are_corrected(head):
+    clean = 10.0 * head.mask
+    drawn = complex_noise(head.grid.shape, SD, seeded(5, "coloured"), (1.2, 1.2, 0.0))
+    stripped = Volume((clean + drawn).abs() * head.mask, head.grid)
+    plain, corrected = measure(stripped, head.tissues), coloured_noise(stripped, head.tissues)
+    assert plain.noise_sd < 0.75 * SD
+    assert corrected.sd == pytest.approx(SD, rel=0.12)
+    found = measure(stripped, head.tissues, noise=corrected)
+    assert found.noise_method == RESIDUAL
+    low, high = found.snr_interval("WM")
+    assert low < 10 / SD < high
+
+
+def test_hku_k_space_images_are_measured(shared_data):
+    """One slice stack of 0.055 T, complex k-space of 4 axial slices; voxels of 1 mm stand for the unknown size."""
+    k_space = torch.from_numpy(np.load(shared_data / "ulf" / "hku_0p055T_fig6A.npz")["ksp_FSE"]).permute(2, 0, 1)
+    to_image = FourierOp(tuple(k_space.shape[1:])).H
+    data = torch.stack([to_image(each) for each in k_space], -1)
+    grid = Grid(tuple(data.shape), np.diag([1.0, 1.0, 10.0, 1.0]))
+    magnitude = data.abs()
+    smooth = torch.nn.functional.avg_pool2d(magnitude.permute(2, 0, 1)[:, None], 9, 1, 4)[:, 0].permute(1, 2, 0)
+    inside = smooth > 0.12 * float(smooth.max())
+    volume = Volume(data, grid)
+    found = measure(volume, TissueMap(inside.float()[None], ("HEAD",), grid))
+    assert found.noise_method == COMPLEX_BACKGROUND
+    assert 5 < found.snr[0] < 500
+    low, high = found.snr_interval("HEAD")
+    assert low < found.snr[0] < high
+    spectrum = noise_spectrum(volume, inside)
+    assert spectrum.sd == pytest.approx(found.noise_sd, rel=1e-6)
+    assert 0.1 < spectrum.white_fraction <= 1
+    spread = edge_spread(volume)
+    assert all(0.5 < width < 6 for width in spread.fwhm_voxels[:2])
+    assert math.isnan(spread.fwhm_mm[2])  # four slices are too few
 
 
 def test_pairs_put_the_brighter_tissue_first():
