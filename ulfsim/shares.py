@@ -20,7 +20,7 @@ from ulfsim.window import Window
 
 _DOUBT = 2e-3  # weight of what the intensity alone says, so that a wrong label can give way
 _STEEPEST, _N_STEPS, _SETTLED = 60.0, 6, 0.02
-_N_AT_ONCE = 1 << 16  # voxels whose temporaries fit a processor's cache
+_N_AT_ONCE = 1 << 15  # voxels whose temporaries fit a processor's cache
 _SMOOTH_MM = 20.0
 
 
@@ -98,8 +98,8 @@ def _bias(image: Tensor, expected: Tensor, volume: Volume, window: Window) -> Te
         factor = max(1, min(n, round(0.3 * _SMOOTH_MM / spacing_mm)))
         down.append(_smoothing(n, factor, _SMOOTH_MM / spacing_mm)[:, part].contiguous().to(image))
         up.append(_interpolation(n, math.ceil(n / factor))[part].to(image))
-    known = torch.stack([torch.where(expected > 0, image, 0.0), expected])
-    seen, wanted = SeparableOp((down[0], down[1], down[2]))(known)
+    smooth = SeparableOp((down[0], down[1], down[2]))
+    seen, wanted = smooth(torch.where(expected > 0, image, 0.0)), smooth(expected)
     ratio = torch.where(wanted > 0, (seen / wanted.clamp_min(1e-12)).clamp(0.5, 2.0), 1.0)
     return SeparableOp((up[0], up[1], up[2]))(ratio)
 

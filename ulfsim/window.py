@@ -21,14 +21,14 @@ Window = tuple[slice, slice, slice]
 
 def bounding_box(prob: Tensor) -> Window:
     """Return the smallest window that holds every positive value of (T, X, Y, Z); the whole where there is none."""
-    ends: list[slice] = []
-    for axis in range(3):
-        # Each axis is searched within what the axes before it left; the last one, a profile along memory, by rows.
-        part = prob[(slice(None), *ends)]
-        found = part.amax([0, 2, 3] if axis == 0 else [0, 1, 3]) if axis < 2 else part.amax(0).flatten(0, 1).amax(0)
-        at = torch.nonzero(found > 0)
-        ends.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, prob.shape[axis + 1]))
-    return ends[0], ends[1], ends[2]
+    columns = prob.amax((0, 3)) > 0  # along memory, and once over everything; the rest is small
+    x, y = _range(columns.any(1)), _range(columns.any(0))
+    return x, y, _range(prob[:, x, y].amax(0).flatten(0, 1).amax(0) > 0)
+
+
+def _range(found: Tensor) -> slice:
+    at = torch.nonzero(found)
+    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, len(found))
 
 
 def inner_tissues(tissues: TissueMap, window: Window) -> TissueMap:
