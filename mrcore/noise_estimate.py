@@ -181,7 +181,7 @@ def _two_class_threshold(values: Tensor) -> float:
     if high <= low:
         return math.inf
     counts = torch.histc(values.float(), 256, low, high).double()
-    centre = low + (torch.arange(256, dtype=torch.float64) + 0.5) * (high - low) / 256
+    centre = low + (torch.arange(256, dtype=torch.float64, device=counts.device) + 0.5) * (high - low) / 256
     below = counts.cumsum(0)
     total, moment = below[-1], (counts * centre).cumsum(0)
     between = (moment[-1] * below - moment * total).square() / (below * (total - below)).clamp_min(1)

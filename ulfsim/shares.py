@@ -45,7 +45,7 @@ def signal_shares(volume: Volume, tissues: TissueMap, window: Window, levels: Se
     back, ascending = order.argsort(), (means[order] / top)[:, None]
     flat_image, flat_prob, out = image.reshape(-1), prob.flatten(1), shares.view(len(prob), -1)
     inside = torch.nonzero((prob.sum(0) > 0.5).reshape(-1)).squeeze(1)
-    for at in inside.split(_N_AT_ONCE if inside.device.type == "cpu" else max(1, len(inside))):
+    for at in torch.split(inside, _N_AT_ONCE if inside.device.type == "cpu" else max(1, len(inside))):
         fractions = flat_prob.index_select(1, at)[order]
         total = fractions.sum(0)
         signal = _tilted(fractions / total, ascending, flat_image[at] / (bias[at] * top)).mul_(ascending)
