@@ -28,6 +28,7 @@ from ulfsim.source import Source, truth_of
 from ulfsim.spectrum import noise_spectrum
 
 _WIDEST_VOXELS = 4.0
+_N_ROUNDS, _N_DRAWS = 3, 4
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, se
     is that of `scan`, measured in the same way. Truncation stays on all axes. Where the source itself is blunter than
     the scan, no blur is added; where an axis has too few edges, the PSF stays as it was. Both are said in the notes.
 
-    Noise that was measured by residuals holds some anatomy, and is too small where it is coloured. Its level is then
-    set so that residuals in the simulation, with the anatomy of `source`, are those of the scan.
+    The colour of the noise is that of the air; without air it stays white. Noise that was measured by residuals holds
+    some anatomy: its level is then set so that residuals in the simulation, with the anatomy of `source`, are those of
+    the scan.
 
     Raises:
         BadInputError: a preset that the source cannot be given.
@@ -74,7 +76,7 @@ def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, se
     text = preset.source.replace(PSF_SOURCE, f"PSF: truncation and Gaussians of {said} mm FWHM, by the scan's edges")
     preset = replace(preset, acquisition=blurred(preset.acquisition, fwhm_mm), source=text)
     if measure(scan, tissues).noise_method == RESIDUAL:
-        preset, said_of_noise = _with_residuals(preset, trial, fwhm_mm)
+        preset, said_of_noise = _with_residuals(preset, scan, tissues, _trial(preset, source, seed))
         notes = (*notes, *said_of_noise)
     return Match(preset, wanted, reached, notes)
 
@@ -89,8 +91,8 @@ class _Trial:
     noise_sd: float
     seed: int
 
-    def scan(self, fwhm_mm: Triple, noise: float = 1.0) -> Volume:
-        """Return the magnitude scan with Gaussians of `fwhm_mm`, and `noise` times the noise."""
+    def scan(self, fwhm_mm: Triple, noise: float = 1.0, draw: int = 0) -> Volume:
+        """Return the magnitude scan with Gaussians of `fwhm_mm`, and `noise` times the noise of one `draw`."""
         data = self.truth.data
         plan = plan_scan(self.truth.grid, blurred(self.acquisition, fwhm_mm), data.dtype)
         colour = [f / v for f, v in zip(self.acquisition.noise_fwhm_mm, self.acquisition.voxel_mm, strict=True)]
@@ -98,7 +100,7 @@ class _Trial:
         drawn = complex_noise(
             tuple(clean.shape),
             noise * self.noise_sd,
-            seeded(self.seed, "ulfsim.like:noise"),
+            seeded(self.seed, f"ulfsim.matched:noise {draw}"),
             (colour[0], colour[1], colour[2]),
             dtype=data.dtype,
         )
@@ -113,25 +115,38 @@ def _trial(preset: Preset, source: Source, seed: int) -> _Trial:
     return _Trial(truth, preset.acquisition, tissues_through(plan, source.tissues), found.noise_sd, seed)
 
 
-def _with_residuals(preset: Preset, trial: _Trial, fwhm_mm: Triple) -> tuple[Preset, tuple[str, ...]]:
+def _with_residuals(preset: Preset, scan: Volume, tissues: TissueMap, trial: _Trial) -> tuple[Preset, tuple[str, ...]]:
     """Return the preset at the noise whose residuals, relative to the signal, are those of the scan."""
-    core = _roomiest(trial.tissues)
-    with_noise, without = (trial.scan(fwhm_mm, noise) for noise in (1.0, 0.0))
+    fwhm_mm = cast("Triple", tuple(axis.gaussian_fwhm_mm for axis in preset.acquisition.psf))
     name = max(preset.snr, key=lambda each: preset.snr[each])
-    wanted = measure(without, trial.tissues, 0.0).mean_of(name) / preset.snr[name]
+    still = trial.scan(fwhm_mm, 0.0)
+    level = measure(still, trial.tissues, 0.0).mean_of(name) / measure(scan, tissues).mean_of(name)
     try:
-        noisy, anatomy = (residual_noise(v.data, core).sd for v in (with_noise, without))
+        wanted = level * _residual(scan, tissues)
+        anatomy = _residual(still, trial.tissues)
+        if not anatomy < 0.9 * wanted:
+            return preset, ("the scan's noise cannot be told from the anatomy of the source; its level is as measured",)
+        noise = 1.0
+        for _ in range(_N_ROUNDS):
+            found = [_residual(trial.scan(fwhm_mm, noise, draw), trial.tissues) for draw in range(_N_DRAWS)]
+            variance = sum(each**2 for each in found) / _N_DRAWS - anatomy**2
+            # Variances add, but for the few voxels of a thin core.
+            noise *= math.sqrt(min(max((wanted**2 - anatomy**2) / max(variance, 1e-30), 0.25), 4.0))
     except BadInputError as error:
         return preset, (f"the level of the noise could not be matched: {error}",)
-    if not anatomy < 0.9 * wanted or not anatomy < noisy:
-        return preset, ("the scan's noise cannot be told from the anatomy of the source; its level is as measured",)
-    # Variances add.
-    factor = math.sqrt((wanted**2 - anatomy**2) / (noisy**2 - anatomy**2))
-    source = f"{preset.source}; noise: {factor:.2f} of that measured, for equal residuals"
-    return replace(preset, snr={k: v / factor for k, v in preset.snr.items()}, source=source), ()
+    source = f"{preset.source}; noise: {noise:.2f} of that measured, for equal residuals"
+    return replace(preset, snr={k: v / noise for k, v in preset.snr.items()}, source=source), ()
 
 
-def _roomiest(tissues: TissueMap) -> Tensor:
+def _residual(scan: Volume, tissues: TissueMap) -> float:
+    """Return the noise by residuals in the largest core, or in the brain where that has no room."""
+    try:
+        return residual_noise(scan.data, _largest(tissues)).sd
+    except BadInputError:
+        return residual_noise(scan.data, tissues.mask).sd
+
+
+def _largest(tissues: TissueMap) -> Tensor:
     cores, _ = tissue_cores(tissues)
     return max(cores, key=lambda core: int(core.sum()))
 
@@ -178,11 +193,17 @@ def match_widths(
 
 
 def _noise_colour(scan: Volume, tissues: TissueMap) -> tuple[Triple, tuple[str, ...]]:
-    """Return FWHM per voxel axis of the scan, 0 where it cannot be told, and notes."""
+    """Return FWHM per voxel axis of the scan, 0 where it cannot be told, and notes.
+
+    Residuals of tissue do not tell: slow anatomy looks like coloured noise, in noise-free simulations as well.
+    """
     try:
-        found = noise_spectrum(scan, tissues.mask, _roomiest(tissues))
+        found = noise_spectrum(scan, tissues.mask, _largest(tissues))
     except BadInputError as error:
         return (0.0, 0.0, 0.0), (f"noise taken as white: {error}",)
+    if found.method == RESIDUAL:
+        bound = ", ".join(f"{f:.2g}" for f in found.fwhm_mm)
+        return (0.0, 0.0, 0.0), (f"noise taken as white: without air only a bound of its colour is known, {bound} mm",)
     return cast("Triple", tuple(f if math.isfinite(f) else 0.0 for f in found.fwhm_mm)), found.notes
 
 
