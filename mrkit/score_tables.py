@@ -160,7 +160,7 @@ def calibration_table(quantities: Sequence[Calibrated]) -> Table:
 
 def gains_table(calibration: Calibration) -> Table:
     """Return the table of gains, of the direction that contrasts leave open, and of the sensitivity to each target."""
-    targets = tuple(next(iter(calibration.sensitivity.values()))) if calibration.sensitivity else ()
+    targets = tuple(next(iter(calibration.sensitivity.values()))) if calibration.target else ()
     columns = (
         Column("Gain", "", Better.NEITHER, 4, "Factor on the tissue's share of the source image."),
         Column("Noise-free SNR", "", Better.NEITHER, 2, "What these gains give in the tissue's core, without noise."),
@@ -168,12 +168,18 @@ def gains_table(calibration: Calibration) -> Table:
             "Null vector",
             "",
             Better.NEITHER,
-            4,
+            6,
             "Change of the gains that adds 1 to the SNR of every tissue and changes no contrast: what contrasts alone "
             "cannot tell.",
         ),
         *(
-            Column(f"d / d {name}", "", Better.NEITHER, 4, f"Change of the gain when the target {name} rises by 1.")
+            Column(
+                f"per {name}",
+                "% / %",
+                Better.NEITHER,
+                2,
+                f"Change of the gain in % when the target {name} rises by 1 %.",
+            )
             for name in targets
         ),
     )
@@ -184,7 +190,7 @@ def gains_table(calibration: Calibration) -> Table:
                 gain,
                 calibration.predicted[name],
                 calibration.null_vector[name],
-                *(calibration.sensitivity[name][target] for target in targets),
+                *(_elasticity(calibration, name, target) for target in targets),
             ),
         )
         for name, gain in calibration.gains.items()
@@ -196,6 +202,14 @@ def gains_table(calibration: Calibration) -> Table:
         f"scale: {calibration.scale}"
     )
     return Table("Gains", columns, rows, note)
+
+
+def _elasticity(calibration: Calibration, tissue: str, target: str) -> float | None:
+    """Return the relative change of a gain per relative change of a target: a tissue's SNR, or a pair's contrast."""
+    first, _, second = target.partition("-")
+    goal = calibration.target[first] - (calibration.target[second] if second else 0.0)
+    gain = calibration.gains[tissue]
+    return calibration.sensitivity[tissue][target] * goal / gain if gain else None
 
 
 _DICE = "2 |A and B| / (|A| + |B|) of the voxels where the tissue is the most probable one."

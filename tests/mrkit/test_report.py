@@ -317,8 +317,8 @@ def test_a_simulation_reports_targets_and_measured_values():
     )
     page = Page(build_report(report))
     of_targets = ["50.80", "49.30", "\N{MINUS SIGN}3.0", "0.00", "0.10", "\N{EN DASH}"]
-    of_gains = ["0.5000", "40.00", "0.0100", "0.0200", "\N{MINUS SIGN}0.0300"]
-    of_gains += ["1.0000", "50.00", "0.0400", "0.0500", "0.0600"]
+    of_gains = ["0.5000", "40.00", "0.010000", "1.60", "\N{MINUS SIGN}3.00"]
+    of_gains += ["1.0000", "50.00", "0.040000", "2.00", "3.00"]
     assert page.cells == of_targets + of_gains
     assert "on a bound: WM = 1" in report.tables[1].note
     assert "-3 to 2 null vectors" in report.tables[1].note
