@@ -64,8 +64,9 @@ class ResampleOp(LinearOp):
         for block in self._blocks:
             base, corners = self._corners(block)
             target = out[:, block.plane, block.rows, block.columns]
-            for shift, weight in corners:
-                target += weight * flat[:, shift:].index_select(1, base).reshape(target.shape)
+            # Image by image: a shifted batch is not contiguous, and would be copied whole for every corner.
+            for (shift, weight), (into, image) in itertools.product(corners, zip(target, flat, strict=True)):
+                into += weight * image[shift:].index_select(0, base).reshape(into.shape)
         return out.reshape(*x.shape[:-3], *self.shape_out)
 
     def _adjoint(self, y: Tensor) -> Tensor:
@@ -76,8 +77,8 @@ class ResampleOp(LinearOp):
         for block in self._blocks:
             base, corners = self._corners(block)
             source = images[:, block.plane, block.rows, block.columns]
-            for shift, weight in corners:
-                flat[:, shift:].index_add_(1, base, (weight * source).flatten(1))
+            for (shift, weight), (into, image) in itertools.product(corners, zip(flat, source, strict=True)):
+                into[shift:].index_add_(0, base, (weight * image).flatten())
         inside = (slice(None), *(slice(n_low, n_low + n) for n in self.shape_in))
         return flat.reshape(-1, *padded)[inside].reshape(*y.shape[:-3], *self.shape_in)
 
