@@ -14,6 +14,7 @@ from mrkit import (
     commands_demo,
     commands_fidelity,
     commands_info,
+    commands_measure,
     commands_simulate,
     commands_superresolve,
     commands_transfer,
@@ -30,6 +31,7 @@ _EPILOG = """\
 examples:
   mrkit demo --out demo-out                              everything at once, on a template brain
   mrkit info scan.nii.gz                                 what is this, and can it be used?
+  mrkit measure scan.nii.gz                              contrast, noise and sharpness of a scan
   mrkit simulate t1.nii.gz out/ --seed 1                 a 64 mT T1w scan of this brain
   mrkit simulate t1.nii.gz out/ --like ulf.nii.gz        with the contrast and noise of a real scan
   mrkit superresolve ulf.nii.gz out/ --voxel 1.0         image, tissues and report at 1 mm
@@ -73,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands_transfer,
         commands_fidelity,
         commands_info,
+        commands_measure,
         commands_demo,
     ):
         module.add_parser(commands, common)
