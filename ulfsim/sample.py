@@ -207,7 +207,9 @@ def from_json(values: Mapping[str, Any]) -> AcquisitionRange:
             Preset(p["name"], acquisition_from_json(p["acquisition"]), p["snr"], p["source"])
             for p in values["protocols"]
         )
-        read = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        read: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         target, artefacts = _target(values["target"]), _artefact_range(values["artefacts"])
         return AcquisitionRange(**{**read, "protocols": protocols, "target": target, "artefacts": artefacts})
     except (KeyError, TypeError) as error:
@@ -226,7 +228,7 @@ def _artefact_range(values: Mapping[str, Any] | None) -> ArtefactRange | None:
     if values is None:
         return None
 
-    def of_json(value: object) -> object:
+    def of_json(value: Any) -> Any:  # noqa: ANN401  any JSON value
         if isinstance(value, Mapping):
             return Chance(**value)
         return tuple(value) if isinstance(value, list) else value

@@ -89,7 +89,7 @@ def test_same_bytes_in_another_process_in_any_order_and_from_the_iterator(source
     assert [hashlib.sha256(pairs[i].scan.numpy().tobytes()).hexdigest() for i in (3, 0)] == there
     endless = list(itertools.islice(simulated_pairs(sources, RANGES, seed=7, start=2), 3))
     assert digest(endless[1]) == digest(pairs[3])
-    assert [pair.index for pair in endless] == [2, 3, 4]
+    assert [pair.number for pair in endless] == [2, 3, 4]
     other = SimulatedPairs(sources, RANGES, seed=8)[0]
     assert not torch.equal(other.truth, pairs[0].truth)
 
