@@ -88,15 +88,15 @@ def as_json(found: Measured) -> str:
 def as_text(found: Measured) -> str:
     """Return the figures as lines for a reader."""
     stats, edges = found.contrast, found.edges
-    rows = [("tissue", "mean", "95 %", "SNR", "95 %", "voxels")]
+    rows: list[tuple[str, ...]] = [("tissue", "mean", "95 %", "SNR", "95 %", "voxels")]
     for name, snr, n in zip(stats.names, stats.snr, stats.n_voxels, strict=True):
         mean = stats.mean_of(name)
         mean_range, snr_range = _range(stats.mean_interval(name), 4), _range(stats.snr_interval(name), 3)
         rows.append((name, f"{mean:.4g}", mean_range, f"{snr:.3g}", snr_range, str(n)))
-    contrasts = [("contrast", "CNR", "95 %")]
+    contrasts: list[tuple[str, ...]] = [("contrast", "CNR", "95 %")]
     for a, b in pairs(stats.names):
         contrasts.append((f"{a}-{b}", f"{stats.cnr(a, b):.3g}", _range(stats.cnr_interval(a, b), 3)))
-    axes = [("axis", "voxel mm", "edge spread mm", "in voxels", "noise kernel mm")]
+    axes: list[tuple[str, ...]] = [("axis", "voxel mm", "edge spread mm", "in voxels", "noise kernel mm")]
     kernel = found.spectrum.fwhm_mm if found.spectrum else (None, None, None)
     for axis in range(3):
         widths = (edges.voxel_mm[axis], edges.fwhm_mm[axis], edges.fwhm_voxels[axis], kernel[axis])

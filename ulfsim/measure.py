@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.noise_estimate import NoiseEstimate, estimate_noise
+from mrcore.noise_estimate import NoiseEstimate, background_noise, estimate_noise
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from ulfsim.air import COMPLEX_BACKGROUND, RESIDUAL, air_of
 from ulfsim.spectrum import coloured_residual_sd, noise_spectrum, residual_colour
@@ -142,6 +142,9 @@ def measure(
 def coloured_noise(volume: Volume, tissues: TissueMap) -> NoiseEstimate:
     """Estimate the noise as `measure` does; where only residuals tell it, undo what their filter takes from its colour.
 
+    Anatomy looks like coloured noise, so this is an upper bound where the colour is not that of the noise, as the
+    residuals alone are a lower one. Air that is not distributed as noise bounds it as well: ghosts and ringing add.
+
     Raises:
         BadInputError: noise that cannot be estimated.
     """
@@ -151,10 +154,13 @@ def coloured_noise(volume: Volume, tissues: TissueMap) -> NoiseEstimate:
         return found
     magnitude, core = volume.data.abs(), _roomiest(cores)
     fwhm_voxels = residual_colour(magnitude, core)
-    detrended = noise_spectrum(Volume(magnitude * tissues.mask, volume.grid), tissues.mask, core).sd
-    sd = coloured_residual_sd(found.sd, fwhm_voxels, detrended)
+    most = noise_spectrum(Volume(magnitude * tissues.mask, volume.grid), tissues.mask, core).sd
+    air = background_noise(magnitude, tissues.mask)
+    if air is not None:
+        most = min(most, max(air.sd, found.sd))
+    sd = coloured_residual_sd(found.sd, fwhm_voxels, most)
     said = " x ".join(f"{f:.2g}" for f in fwhm_voxels)
-    message = f"{found.message}; {sd:.4g} for noise of {said} voxels FWHM"
+    message = f"{found.message}; at most {sd:.4g}, for noise of {said} voxels FWHM"
     return NoiseEstimate(sd, RESIDUAL, found.n_voxels, message, found.plausible)
 
 

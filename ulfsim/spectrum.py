@@ -9,6 +9,7 @@ relation, Goodman, Statistical Optics, 1985), for any number of channels of one 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -77,7 +78,7 @@ def noise_spectrum(volume: Volume, mask: Tensor, core: Tensor | None = None) -> 
         lags = [_autocorrelation(values, air.region, axis) for axis in range(3)]
         if not volume.data.is_complex():
             lags = [np.sqrt(np.clip(lag, 0, None)) for lag in lags]
-        fwhm_voxels = [fwhm_of_autocorrelation(lag) for lag in lags]
+        fwhm_voxels = cast("Triple", tuple(fwhm_of_autocorrelation(lag) for lag in lags))
         sd, method, n_voxels = air.sd, COMPLEX_BACKGROUND if volume.data.is_complex() else BACKGROUND, air.n_voxels
     else:
         core = mask if core is None else core
@@ -171,9 +172,9 @@ def _second_difference_width(image: Tensor, core: Tensor, axis: int) -> float:
     return _fitted_width(misfit)
 
 
-def _fitted_width(misfit: object) -> float:
+def _fitted_width(misfit: Callable[[float], np.ndarray]) -> float:
     def cost(fwhm: float) -> float:
-        return float(np.square(misfit(fwhm)).sum())  # type: ignore[operator]
+        return float(np.square(misfit(fwhm)).sum())
 
     coarse = np.linspace(0, _WIDEST_FWHM_VOXELS, 41)
     at = int(np.argmin([cost(f) for f in coarse]))

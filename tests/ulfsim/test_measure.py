@@ -171,6 +171,18 @@ def test_residuals_of_coloured_noise_are_corrected(head):
     assert low < 10 / SD < high
 
 
+def test_anatomy_that_looks_like_coloured_noise_is_bounded_by_the_air(head):
+    wave = 1 + 0.3 * torch.sin(torch.arange(head.grid.shape[0]) * 0.6)[:, None, None]
+    noise = complex_noise(head.grid.shape, SD, seeded(6, "bound"))
+    # Air whose level varies from voxel to voxel is not distributed as noise.
+    level = 0.2 + 2.3 * torch.rand(head.grid.shape, generator=seeded(6, "level"))
+    data = (10.0 * head.mask * wave + noise * torch.where(head.mask, 1.0, level)).abs()
+    plain, found = (f(Volume(data, head.grid), head.tissues) for f in (measure, coloured_noise))
+    assert plain.noise_method == RESIDUAL
+    # From the colour alone it would be 1.8 times the true noise.
+    assert plain.noise_sd < found.sd < 1.3 * SD
+
+
 def test_hku_k_space_images_are_measured(shared_data):
     """One slice stack of 0.055 T, complex k-space of 4 axial slices; voxels of 1 mm stand for the unknown size."""
     k_space = torch.from_numpy(np.load(shared_data / "ulf" / "hku_0p055T_fig6A.npz")["ksp_FSE"]).permute(2, 0, 1)
