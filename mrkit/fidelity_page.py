@@ -18,6 +18,7 @@ from mrkit.report import Better, Column, Row, Table, best_rows, format_number
 from ulfsim.fidelity import FidelityErrors
 from ulfsim.scan_facts import AXES, ScanFacts
 
+_MOST_ROWS = 24
 _ERROR_COLUMNS = (
     Column(
         "SNR", "", Better.LOWER, 3, "Mean over CSF, GM and WM of |SNR - SNR of the real scan| / SNR of the real scan."
@@ -103,6 +104,14 @@ def pair_table(contrast: ContrastResult) -> Table | None:
     return Table("Errors by person", _ERROR_COLUMNS, tuple(rows), "same person on both sides") if rows else None
 
 
+def scan_table(contrast: ContrastResult) -> Table | None:
+    """Return the errors scan by scan; None where they are as many as methods, or too many to be read."""
+    rows = [Row(name, error_values(e)) for m in contrast.methods for name, e in m.each.items()]
+    if not len(contrast.methods) < len(rows) <= _MOST_ROWS:
+        return None
+    return Table("Errors scan by scan", _ERROR_COLUMNS, tuple(rows), "each against the mean of the real scans")
+
+
 def measured_table(contrast: ContrastResult) -> Table:
     """Return what was measured, means over scans, with the estimator of noise that the real scans ask for."""
     method = contrast.real_mean.noise_method
@@ -134,8 +143,7 @@ class _Section:
 
 def _section(contrast: ContrastResult) -> _Section:
     tables = [error_table(contrast), measured_table(contrast)]
-    if (by_person := pair_table(contrast)) is not None:
-        tables.append(by_person)
+    tables += [table for table in (scan_table(contrast), pair_table(contrast)) if table is not None]
     plots: list[tuple[str, Markup]] = [(p.title, bar_svg(p)) for p in bar_plots(contrast)]
     plots += [(p.title, line_svg(p)) for p in line_plots(contrast)]
     rows = tuple(_picture_row(p) for p in contrast.pictures)

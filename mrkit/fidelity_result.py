@@ -26,12 +26,16 @@ class Pictured:
 
 @dataclass(frozen=True, eq=False)
 class MethodResult:
-    """Scans made by one method: facts of each, their mean, its errors, and those by person who is on both sides."""
+    """Scans made by one method: facts of each and their mean, `errors` of the mean.
+
+    `each` holds the errors of every scan against the mean of the real ones, `pairs` those by person on both sides.
+    """
 
     name: str
     facts: tuple[ScanFacts, ...]
     mean: ScanFacts
     errors: FidelityErrors
+    each: Mapping[str, FidelityErrors] = field(default_factory=dict)
     pairs: Mapping[str, FidelityErrors] = field(default_factory=dict)
 
 
@@ -75,6 +79,7 @@ def _contrast_json(contrast: ContrastResult) -> dict[str, object]:
             m.name: {
                 "n": len(m.facts),
                 "errors": errors_to_json(m.errors),
+                "errors_by_scan": {name: errors_to_json(e) for name, e in m.each.items()},
                 "errors_by_person": {name: errors_to_json(e) for name, e in m.pairs.items()},
                 **_mean_and_spread(m.facts, m.mean),
             }

@@ -16,7 +16,7 @@ from mrcore.errors import BadInputError
 from mrcore.io import atomic_write, load_mask, load_tissues, load_volume, save_labels
 from mrcore.sidecar import IMAGE_SUFFIXES, finite, software_version, stem
 from mrcore.volume import TissueMap, Volume
-from mrkit.prepare import find_tissues, usable
+from mrkit.prepare import find_brain, find_tissues, usable
 from mrkit.segmenters import segmenter_named, weighting_of
 from ulfsim.scan_facts import ScanFacts, facts_from_json, facts_to_json, scan_facts
 
@@ -99,8 +99,16 @@ class Measurer:
         key = f"{volume.meta['SourceSHA256']} {[_digest(p.read_bytes()) for p in labels]}"
         return self.of_volume(volume, scan.weighting, f"{side}_{stem(scan.path)}", key, labels)
 
-    def of_volume(self, volume: Volume, weighting: str, name: str, key: str, labels: tuple[Path, ...] = ()) -> Measured:
-        """Measure a volume in memory; `key` stands for all that it was made from."""
+    def of_volume(
+        self,
+        volume: Volume,
+        weighting: str,
+        name: str,
+        key: str,
+        labels: tuple[Path, ...] = (),
+        mask: Tensor | None = None,
+    ) -> Measured:
+        """Measure a volume in memory, with its brain mask if known; `key` stands for all that it was made from."""
         version = software_version()
         digest = _digest(f"{key} {weighting} {self.settings} {volume.grid.affine.tolist()} {version}".encode())[:16]
         facts_path = self.folder / f"{name}_{digest}.json"
@@ -108,7 +116,7 @@ class Measurer:
         if facts_path.is_file() and label_path.is_file():
             return Measured(volume, load_mask_of(label_path, volume), _read(facts_path))
         notes: list[str] = []
-        tissues = self._tissues(volume, weighting, labels, notes)
+        tissues = self._tissues(volume, weighting, labels, mask, notes)
         facts = scan_facts(volume, tissues, name, tuple(notes))
         tags = (tissues.prob.argmax(0) + 1) * tissues.mask
         # The facts come last: where they are, everything is.
@@ -119,12 +127,19 @@ class Measurer:
             temporary.write_text(json.dumps(facts_to_json(facts), indent=1, default=finite) + "\n", encoding="utf-8")
         return Measured(volume, tissues.mask, facts)
 
-    def _tissues(self, volume: Volume, weighting: str, labels: tuple[Path, ...], notes: list[str]) -> TissueMap:
+    def brain_of(self, volume: Volume) -> Tensor:
+        """Return the brain mask (bool) of a volume, by the masker where it is a head."""
+        if self.settings.masker == "deepbet" and not is_skull_stripped(volume):
+            return require_reliable(deepbet_brain_mask(volume)).mask
+        return find_brain(volume)[0]
+
+    def _tissues(
+        self, volume: Volume, weighting: str, labels: tuple[Path, ...], mask: Tensor | None, notes: list[str]
+    ) -> TissueMap:
         if labels:
             return find_tissues(volume, load_tissues(labels), None, None, notes)
-        mask = None
-        if self.settings.masker == "deepbet" and not is_skull_stripped(volume):
-            mask = require_reliable(deepbet_brain_mask(volume)).mask
+        if mask is None and self.settings.masker == "deepbet":
+            mask = self.brain_of(volume)
         return find_tissues(volume, None, mask, segmenter_named(self.settings.segmenter, weighting), notes)
 
 

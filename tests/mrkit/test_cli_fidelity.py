@@ -96,25 +96,22 @@ def test_page_fetches_nothing_and_shows_all(done):
     assert str(done) not in page
 
 
-def test_second_run_needs_force_and_measures_nothing_again(done, capfd):
-    facts = {path: path.stat().st_mtime_ns for path in (done / "out" / "facts").iterdir()}
-    before = (done / "out" / "fidelity.json").read_bytes()
-    assert fidelity(done, "--source", str(done / "source")) == 2
+def test_same_scan_has_no_errors_and_a_second_run_measures_nothing_again(done, capfd):
+    same = {"sim": "real/sub-02", "out": "same"}
+    assert fidelity(done, **same) == 0
+    before = (done / "same" / "fidelity.json").read_bytes()
+    facts = {path: path.stat().st_mtime_ns for path in (done / "same" / "facts").iterdir()}
+    assert fidelity(done, **same) == 2
     assert "exists already" in capfd.readouterr().err
-    assert fidelity(done, "--source", str(done / "source"), "--force") == 0
-    assert {path: path.stat().st_mtime_ns for path in (done / "out" / "facts").iterdir()} == facts
-    assert (done / "out" / "fidelity.json").read_bytes() == before
-
-
-def test_same_scans_have_no_errors_and_missing_sources_are_said(done, tmp_path):
-    shutil.copytree(done / "real", tmp_path / "real")
-    assert fidelity(tmp_path, sim="real") == 0
-    result = json.loads((tmp_path / "out" / "fidelity.json").read_text())
-    errors = result["contrasts"]["T1w"]["methods"]["Simulated"]["errors"]
-    assert [errors[key] for key in ("snr", "snr_log", "cnr", "histogram")] == [0, 0, 0, 0]
+    assert fidelity(done, "--force", **same) == 0
+    assert {path: path.stat().st_mtime_ns for path in (done / "same" / "facts").iterdir()} == facts
+    assert (done / "same" / "fidelity.json").read_bytes() == before
+    result = json.loads(before)
+    assert any("baselines were not run" in note for note in result["notes"])
+    errors = result["contrasts"]["T1w"]["methods"]["Simulated"]["errors_by_person"]["sub-02"]
+    assert [errors[key] for key in ("snr", "snr_log", "cnr", "spectrum_db", "histogram")] == [0, 0, 0, 0, 0]
     assert errors["edge_spread_mean"] in (0, None)
     assert errors["ncc"] > 0.98
-    assert any("baselines were not run" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize(("sim", "part"), [
