@@ -17,6 +17,7 @@ from mrkit import (
     commands_measure,
     commands_simulate,
     commands_superresolve,
+    commands_train_denoiser,
     commands_transfer,
 )
 
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands_fidelity,
         commands_info,
         commands_measure,
+        commands_train_denoiser,
         commands_demo,
     ):
         module.add_parser(commands, common)
