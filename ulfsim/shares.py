@@ -19,7 +19,7 @@ from mrcore.volume import TissueMap, Volume
 from ulfsim.window import Window
 
 _DOUBT = 2e-3  # weight of what the intensity alone says, so that a wrong label can give way
-_STEEPEST, _N_STEPS, _SETTLED = 60.0, 6, 0.02
+_STEEPEST, _N_STEPS, _SETTLED = 60.0, 6, 0.2
 _N_AT_ONCE = 1 << 15  # voxels whose temporaries fit a processor's cache
 _SMOOTH_MM = 20.0
 
