@@ -85,7 +85,7 @@ def build_fidelity_page(result: FidelityResult) -> str:
 def error_table(contrast: ContrastResult) -> Table:
     """Return the errors of the group means, one row per method."""
     return Table(
-        f"Errors against {_number(len(contrast.real))} real scan{'s' if len(contrast.real) > 1 else ''}",
+        f"Errors against {len(contrast.real)} real scan{'s' if len(contrast.real) > 1 else ''}",
         _ERROR_COLUMNS,
         tuple(Row(f"{m.name} ({len(m.facts)})", error_values(m.errors)) for m in contrast.methods),
         "of group means; 0 is perfect",
@@ -186,10 +186,6 @@ def _row_html(row: Row, table: Table, best: Sequence[frozenset[int]], index: int
 
 def _sharing(column: Column) -> str:
     return ", ".join(c.name for c in _ERROR_COLUMNS if c.definition == column.definition)
-
-
-def _number(n: int) -> str:
-    return str(n)
 
 
 def _data_uri(png: bytes) -> str:

@@ -122,7 +122,8 @@ def _bar(axis: _Axis, x: float, width: float, value: float, spread: float, colou
         f'fill="{escape(colour)}"/>'
     ]
     if spread > 0 and cut == value:
-        ends = axis.at(value - spread), axis.at(value + spread)
+        low, high = axis.ends
+        ends = axis.at(max(value - spread, low)), axis.at(min(value + spread, high))
         parts.append(
             f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}" stroke="#5b636e" '
             'stroke-width="1.4"/>'
