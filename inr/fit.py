@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from inr.base import Field, FieldDesign, Slabs, part_of, slabs_of
 from inr.baselines import cosine, ended
-from inr.field import FieldSettings, GaborField, Slabs, backpropagate, evaluate, slabs_of
+from inr.field import FieldSettings
 from inr.loss import data_term, dice_cross_entropy, total_variation
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
@@ -32,34 +33,44 @@ class FitSettings:
     for the ICBM-152 template and for a piece of Colin27 at WM SNR 50.
     `tissue_weight` multiplies Dice + cross-entropy, counted once a scan voxel. `refresh_at` is the part of the steps
     after which the image as it is then is segmented; from there the target of the tissues is the mean of both.
+    `batch` is the part of the foreground, scattered voxels, that a step evaluates; the other voxels keep their last
+    values in the objective, so the forward model is exact. It pays for fields that cost much per point.
     """
 
-    field: FieldSettings = field(default_factory=FieldSettings)
+    field: FieldDesign = field(default_factory=FieldSettings)
     n_steps: int = 40
     learning_rate: float = 0.02
     tv_weight: float = 1.5
     tv_smoothing: float = 0.01
     tissue_weight: float = 0.1
     refresh_at: float = 0.5
+    batch: float = 1.0
 
     def __post_init__(self) -> None:
         if self.n_steps < 1 or min(self.learning_rate, self.tv_smoothing) <= 0:
             raise BadInputError(f"a fit needs at least one step, a positive rate and a positive smoothing, got {self}")
         if min(self.tv_weight, self.tissue_weight) < 0 or not 0 <= self.refresh_at <= 1:
             raise BadInputError(f"a fit needs weights of at least 0 and refresh_at between 0 and 1, got {self}")
+        if not 0 < self.batch <= 1:
+            raise BadInputError(f"a fit needs a batch above 0 and up to 1, the part of all voxels, got {self}")
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
     """A fitted subject on the lattice: `image` (X, Y, Z), `prob` (T, X, Y, Z), the `field` and how the fit ended.
 
-    `solution.x` is the image; `solution.history` the objective per scan voxel at each step.
+    `solution.x` is the image; `solution.history` the objective per scan voxel at each step. `first` (1 + T, n_points)
+    is what the field's outputs are added to on the `foreground` (X, Y, Z, bool): the start and the first logits;
+    tissues are bounded by `brain` (bool).
     """
 
     image: Tensor
     prob: Tensor
-    field: GaborField
+    field: Field
     solution: Solution
+    first: Tensor
+    foreground: Tensor
+    brain: Tensor
 
 
 def fit(
@@ -87,16 +98,21 @@ def fit(
     slabs = slabs_of(foreground)
     problem = _Problem(scan, operator, lattice, noise_sd, start * foreground, foreground, brain, tissues.prob)
     generator = seeded(seed, "inr.fit:field")
-    gabor = GaborField(lattice, settings.field, 1 + len(tissues.names), generator)
-    optimiser = torch.optim.Adam(gabor.parameters(), settings.learning_rate, betas=(0.9, 0.99))
+    net = settings.field.build(lattice, 1 + len(tissues.names), generator)
+    optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate, betas=(0.9, 0.99))
     history = []
     target = problem.anchor
+    batches = _batches(slabs, settings.batch, seeded(seed, "inr.fit:batches"))
+    outputs = net.evaluate(slabs) if settings.batch < 1 else torch.empty(net.n_outputs, slabs.n_points)
     for step in tqdm(range(settings.n_steps), desc="fitting the field", disable=None):
         optimiser.param_groups[0]["lr"] = (
             settings.learning_rate * cosine(step, settings.n_steps) * min(1, (step + 1) / 4)
         )
         optimiser.zero_grad()
-        outputs = evaluate(gabor, slabs).requires_grad_(True)
+        now, at = next(batches)
+        outputs = outputs.detach()
+        outputs[:, at] = net.evaluate(now)
+        outputs.requires_grad_(True)
         if resegment is not None and step == round(settings.refresh_at * settings.n_steps):
             found = problem.in_order(resegment(problem.image(outputs.detach()).clamp_min(0)))
             # Smoother images give other partial volumes than sharper ones; neither is better, their mean is.
@@ -105,10 +121,23 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         if outputs.grad is None or not bool(torch.isfinite(loss)):
             raise BadInputError("the fit diverged; check the scan for outliers and the noise estimate")
-        backpropagate(gabor, slabs, outputs.grad)
+        net.backpropagate(now, outputs.grad[:, at])
         optimiser.step()
         history.append(loss.item() / scan.numel())
-    return _result(problem, gabor, slabs, history)
+    return _result(problem, net, slabs, history)
+
+
+def _batches(slabs: Slabs, part: float, generator: torch.Generator) -> Iterator[tuple[Slabs, Tensor | slice]]:
+    """Yield the slabs of each step and which points they hold; each point comes once in a round of 1 / part steps."""
+    n_batches = round(1 / part)
+    while n_batches == 1:
+        yield slabs, slice(None)
+    while True:
+        drawn = torch.randint(n_batches, (slabs.n_points,), generator=generator)
+        for batch in range(n_batches):
+            chosen = drawn == batch
+            if bool(chosen.any()):
+                yield part_of(slabs, chosen), chosen.nonzero()[:, 0]
 
 
 class _Problem:
@@ -156,9 +185,14 @@ class _Problem:
         return loss + settings.tissue_weight * self.scan.numel() * tissue
 
 
-def _result(problem: _Problem, gabor: GaborField, slabs: Slabs, history: list[float]) -> Fit:
-    outputs = evaluate(gabor, slabs)
+def _result(problem: _Problem, net: Field, slabs: Slabs, history: list[float]) -> Fit:
+    outputs = net.evaluate(slabs)
     image = problem.image(outputs).clamp_min(0)
     prob = torch.zeros(outputs.shape[0] - 1, problem.brain.numel())
     prob[:, problem.index[problem.in_brain]] = torch.softmax(problem.logits(outputs), 0)
-    return Fit(image, prob.reshape(-1, *image.shape), gabor, ended(image, history))
+    first = torch.zeros_like(outputs)
+    first[0] = problem.start.reshape(-1)[problem.index]
+    first[1:, problem.in_brain] = problem.first_logits
+    return Fit(
+        image, prob.reshape(-1, *image.shape), net, ended(image, history), first, problem.foreground, problem.brain
+    )

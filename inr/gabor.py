@@ -48,8 +48,8 @@ class GaborLayer(nn.Module):
     def __init__(self, n_in: int, n_out: int, frequency: float, decay: float, generator: torch.Generator) -> None:
         super().__init__()
         bound = math.sqrt(6 / n_in) / frequency
-        self.weight = nn.Parameter(_uniform((n_out, n_in), bound, generator))
-        self.bias = nn.Parameter(_uniform((n_out, 1), math.pi / frequency, generator))
+        self.weight = nn.Parameter(uniform((n_out, n_in), bound, generator))
+        self.bias = nn.Parameter(uniform((n_out, 1), math.pi / frequency, generator))
         self.frequency, self.decay = frequency, decay
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,5 +70,20 @@ class LinearLayer(nn.Module):
         return self.weight @ x + self.bias
 
 
-def _uniform(shape: tuple[int, int], bound: float, generator: torch.Generator) -> Tensor:
+class Decoder(nn.Module):
+    """Gabor layers plus a linear path from the features to the outputs, which the descent conditions much better."""
+
+    def __init__(self, hidden: nn.Module, n_in: int, n_hidden: int, n_outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.head = LinearLayer(n_hidden, n_outputs)
+        self.direct = nn.Parameter(torch.randn(n_outputs, n_in, generator=generator))
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.head(self.hidden(features)) + self.direct @ features
+        return out
+
+
+def uniform(shape: tuple[int, int], bound: float, generator: torch.Generator) -> Tensor:
+    """Draw numbers uniformly between -`bound` and `bound`."""
     return (2 * torch.rand(shape, generator=generator) - 1) * bound

@@ -7,7 +7,8 @@ import pytest
 import torch
 from operators import grid, positions_mm
 
-from inr.field import CHUNK_POINTS, FieldSettings, GaborField, backpropagate, evaluate, slabs_of
+from inr.base import CHUNK_POINTS, slabs_of
+from inr.field import FieldSettings, GaborField
 from mrcore.errors import BadInputError
 
 LATTICE = grid((11, 9, 8), (1.0, 1.2, 1.5), (4, -3, 7), (15, -10, 25))
@@ -41,7 +42,7 @@ def whole_lattice(field) -> torch.Tensor:
 
 def test_evaluation_is_the_field_at_the_voxels_in_the_world():
     field, foreground = lively(), some_foreground()
-    outputs = evaluate(field, slabs_of(foreground))
+    outputs = field.evaluate(slabs_of(foreground))
     expected = field(positions_mm(LATTICE)[foreground])
     assert outputs.shape == (4, int(foreground.sum()))
     assert not outputs.requires_grad
@@ -52,7 +53,7 @@ def test_evaluation_is_the_field_at_the_voxels_in_the_world():
 def test_cutting_into_slabs_changes_nothing(n_rows):
     field, foreground = lively(), some_foreground()
     whole = whole_lattice(field)[:, foreground.reshape(-1)]
-    assert torch.allclose(evaluate(field, slabs_of(foreground, n_rows)), whole, atol=1e-5)
+    assert torch.allclose(field.evaluate(slabs_of(foreground, n_rows)), whole, atol=1e-5)
 
 
 def test_empty_rows_are_skipped_and_order_is_kept():
@@ -61,7 +62,7 @@ def test_empty_rows_are_skipped_and_order_is_kept():
     slabs = slabs_of(foreground, 2)
     assert [(rows.start, rows.stop) for rows in slabs.rows] == [(0, 2), (6, 8), (8, 10), (10, 11)]
     assert slabs.n_points == int(foreground.sum()) == sum(len(c) for chunks in slabs.inside for c in chunks)
-    assert torch.allclose(evaluate(field, slabs), whole_lattice(field)[:, foreground.reshape(-1)], atol=1e-5)
+    assert torch.allclose(field.evaluate(slabs), whole_lattice(field)[:, foreground.reshape(-1)], atol=1e-5)
 
 
 def test_large_slabs_are_decoded_in_chunks():
@@ -75,7 +76,7 @@ def test_two_pass_gradient_is_that_of_plain_autograd(n_rows):
     field, foreground = lively(), some_foreground()
     plain = copy.deepcopy(field)
     gradient = torch.randn(4, int(foreground.sum()), generator=torch.Generator().manual_seed(9))
-    backpropagate(field, slabs_of(foreground, n_rows), gradient)
+    field.backpropagate(slabs_of(foreground, n_rows), gradient)
     whole_lattice(plain)[:, foreground.reshape(-1)].backward(gradient)
     names = dict(plain.named_parameters())
     assert len(names) == 2 + 2 * 2 + 2 + 1, "features, Gabor layers, head, direct path"
@@ -86,7 +87,7 @@ def test_two_pass_gradient_is_that_of_plain_autograd(n_rows):
 
 
 def test_chunks_in_one_slab_add_up(monkeypatch):
-    monkeypatch.setattr("inr.field.CHUNK_POINTS", 37)
+    monkeypatch.setattr("inr.base.CHUNK_POINTS", 37)
     test_two_pass_gradient_is_that_of_plain_autograd(4)
     test_cutting_into_slabs_changes_nothing(4)
 
@@ -94,9 +95,9 @@ def test_chunks_in_one_slab_add_up(monkeypatch):
 def test_gradients_add_to_what_is_there():
     field, slabs = lively(), slabs_of(some_foreground())
     gradient = torch.ones(4, slabs.n_points)
-    backpropagate(field, slabs, gradient)
+    field.backpropagate(slabs, gradient)
     once = [p.grad.clone() for p in field.parameters()]
-    backpropagate(field, slabs, gradient)
+    field.backpropagate(slabs, gradient)
     for first, parameter in zip(once, field.parameters(), strict=True):
         assert torch.allclose(parameter.grad, 2 * first, rtol=1e-4, atol=1e-6)
 
@@ -142,7 +143,7 @@ def test_first_state_follows_the_generator_and_is_near_zero():
         return GaborField(LATTICE, SETTINGS, 4, torch.Generator().manual_seed(seed))
 
     slabs = slabs_of(torch.ones(LATTICE.shape, dtype=torch.bool))
-    one, same, other = (evaluate(fresh(s), slabs) for s in (0, 0, 1))
+    one, same, other = (fresh(s).evaluate(slabs) for s in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert 0 < one.abs().max().item() < 0.03
@@ -160,9 +161,9 @@ def test_every_setting_changes_the_field():
         "decay": 0.7,
     }
     assert changes.keys() == {f.name for f in dataclasses.fields(FieldSettings)}
-    base = evaluate(lively(), slabs)
+    base = lively().evaluate(slabs)
     for name, value in changes.items():
-        other = evaluate(lively(dataclasses.replace(SETTINGS, **{name: value})), slabs)
+        other = lively(dataclasses.replace(SETTINGS, **{name: value})).evaluate(slabs)
         assert not torch.allclose(base, other, atol=1e-4), name
 
 
@@ -193,8 +194,8 @@ def test_number_of_threads_changes_no_bit():
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
             again, slabs = copy.deepcopy(field), slabs_of(foreground, 1)
-            outputs = evaluate(again, slabs)
-            backpropagate(again, slabs, gradient)
+            outputs = again.evaluate(slabs)
+            again.backpropagate(slabs, gradient)
             found.append([outputs, *(p.grad for p in again.parameters())])
             assert torch.get_num_threads() == n_threads, "the caller keeps its threads"
     finally:

@@ -220,6 +220,7 @@ CHANGES = {
     "tv_smoothing": 0.1,
     "tissue_weight": 5.0,
     "refresh_at": 0.9,
+    "batch": 0.5,
 }
 
 
@@ -255,6 +256,8 @@ def test_noise_weighs_data_against_smoothness(case):
         {"tv_smoothing": 0.0},
         {"refresh_at": 1.5},
         {"refresh_at": -0.1},
+        {"batch": 0.0},
+        {"batch": 1.1},
     ],
     ids=str,
 )

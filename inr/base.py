@@ -1,0 +1,176 @@
+"""What every field offers: positions in mm in, outputs out; on a lattice it is evaluated in slabs of bounded memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mrcore.errors import BadInputError
+from mrcore.grid import Grid, to_voxel
+
+Result = TypeVar("Result")
+
+CHUNK_POINTS = 16384
+"""Points decoded at once: their features stay in a core's cache, which halves the time of large chunks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slabs:
+    """Foreground of a lattice, cut into slabs along its first axis that are evaluated one by one.
+
+    `rows` are lattice rows; `inside` are the flat foreground indices in each slab, in chunks; `n_points` counts them.
+    """
+
+    rows: tuple[slice, ...]
+    inside: tuple[tuple[Tensor, ...], ...]
+    n_points: int
+
+
+def slabs_of(foreground: Tensor, n_rows: int = 4) -> Slabs:
+    """Cut `foreground` (X, Y, Z, bool) into slabs of `n_rows`; empty ones are left out."""
+    rows, inside = [], []
+    for start in range(0, foreground.shape[0], n_rows):
+        part = foreground[start : start + n_rows].reshape(-1).nonzero()[:, 0]
+        if len(part):
+            rows.append(slice(start, min(start + n_rows, foreground.shape[0])))
+            inside.append(torch.split(part, CHUNK_POINTS))
+    if not rows:
+        raise BadInputError("the foreground is empty: the scan has no voxel above its noise")
+    return Slabs(tuple(rows), tuple(inside), int(foreground.sum()))
+
+
+def part_of(slabs: Slabs, chosen: Tensor) -> Slabs:
+    """Return the slabs with only the points `chosen` (bool, n_points); slabs left empty are dropped."""
+    rows, inside = [], []
+    for where, chunks, mine in zip(slabs.rows, slabs.inside, per_slab(chosen, slabs), strict=True):
+        if bool(mine.any()):
+            rows.append(where)
+            inside.append(torch.split(torch.cat(chunks)[mine], CHUNK_POINTS))
+    return Slabs(tuple(rows), tuple(inside), int(chosen.sum()))
+
+
+def per_slab(values: Tensor, slabs: Slabs) -> tuple[Tensor, ...]:
+    """Split the last axis (n_points) of `values` into those of each slab."""
+    return torch.split(values, [sum(map(len, chunks)) for chunks in slabs.inside], -1)
+
+
+def per_chunk(values: Tensor, chunks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Split the last axis of `values` into those of each chunk of one slab."""
+    return torch.split(values, [len(chunk) for chunk in chunks], -1)
+
+
+class Field(nn.Module, ABC):
+    """A function of the position in mm with `n_outputs`: the intensity, then tissue logits.
+
+    `grid` is the lattice it was made for: it bounds the field and places it in the world.
+    """
+
+    def __init__(self, grid: Grid, n_outputs: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.n_outputs = n_outputs
+
+    @abstractmethod
+    def forward(self, positions_mm: Tensor) -> Tensor:
+        """Evaluate at world positions (n, 3) in mm: (n_outputs, n)."""
+
+    @abstractmethod
+    def evaluate(self, slabs: Slabs) -> Tensor:
+        """Return the outputs (n_outputs, n_points) on the foreground of the lattice, without a graph."""
+
+    @abstractmethod
+    def backpropagate(self, slabs: Slabs, gradient: Tensor) -> None:
+        """Add to the parameters' `.grad` the pull-back of `gradient` (n_outputs, n_points), slab by slab.
+
+        The outputs are evaluated again with a graph that lives for one chunk only, so memory does not grow with the
+        lattice. The sum over chunks is exact and always taken in the same order, whatever the number of threads.
+        """
+
+    def local_mm(self, positions_mm: Tensor) -> Tensor:
+        """Return (3, n) in mm from the lattice's centre, along its axes, of world positions (n, 3); float64."""
+        voxels = to_voxel(self.grid, positions_mm.detach().cpu().numpy().astype(np.float64))
+        middle = (np.array(self.grid.shape) - 1) / 2
+        return torch.from_numpy((voxels - middle) * self.grid.spacing_mm).T
+
+
+class FieldDesign(Protocol):
+    """Settings, a frozen dataclass, of which a field can be built."""
+
+    def build(self, grid: Grid, n_outputs: int, generator: torch.Generator) -> Field:
+        """Build the field for the lattice `grid`; its first outputs are close to zero."""
+
+
+class PointField(Field):
+    """A field without structure on the lattice: each point is decoded from its coordinates alone."""
+
+    @abstractmethod
+    def decode(self, local_mm: Tensor) -> Tensor:
+        """Map coordinates (3, n), in mm from the lattice's centre along its axes, to outputs (n_outputs, n)."""
+
+    def forward(self, positions_mm: Tensor) -> Tensor:
+        """Evaluate at world positions (n, 3) in mm: (n_outputs, n)."""
+        parameter = next(self.parameters())
+        return self.decode(self.local_mm(positions_mm).to(parameter))
+
+    def evaluate(self, slabs: Slabs) -> Tensor:
+        """Return the outputs (n_outputs, n_points) on the foreground of the lattice, without a graph."""
+
+        def decoded(slab: int) -> Tensor:
+            with torch.no_grad():
+                return torch.cat([self.decode(self._coordinates(slabs, slab, c)) for c in slabs.inside[slab]], 1)
+
+        return torch.cat(list(in_threads(decoded, len(slabs.rows))), 1)
+
+    def backpropagate(self, slabs: Slabs, gradient: Tensor) -> None:
+        """Add the pull-back of `gradient` to the parameters' `.grad`, as in `Field`."""
+        parameters = list(self.parameters())
+        parts = per_slab(gradient, slabs)
+
+        def pull(slab: int) -> list[Tensor]:
+            total = [torch.zeros_like(p) for p in parameters]
+            for chunk, part in zip(slabs.inside[slab], per_chunk(parts[slab], slabs.inside[slab]), strict=True):
+                with torch.enable_grad():
+                    found = torch.autograd.grad(self.decode(self._coordinates(slabs, slab, chunk)), parameters, part)
+                for sum_, each in zip(total, found, strict=True):
+                    sum_ += each
+            return total
+
+        for total in in_threads(pull, len(slabs.rows)):
+            for parameter, each in zip(parameters, total, strict=True):
+                parameter.grad = each if parameter.grad is None else parameter.grad + each
+
+    def _coordinates(self, slabs: Slabs, slab: int, chunk: Tensor) -> Tensor:
+        """Return the coordinates (3, n) of flat indices `chunk` of a slab."""
+        _, n_y, n_z = self.grid.shape
+        voxels = torch.stack([chunk // (n_y * n_z) + slabs.rows[slab].start, chunk // n_z % n_y, chunk % n_z])
+        parameter = next(self.parameters())
+        middle, spacing = (
+            torch.tensor(v, dtype=torch.float64)[:, None]
+            for v in ([(n - 1) / 2 for n in self.grid.shape], self.grid.spacing_mm)
+        )
+        return ((voxels - middle) * spacing).to(parameter)
+
+
+def in_threads(work: Callable[[int], Result], n_items: int) -> Iterator[Result]:
+    """Yield `work(i)` in order, computed by as many threads as torch may use, each item by one of them.
+
+    The arrays of a chunk are small: splitting each operation among the cores costs more than it gains.
+    """
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in range(n_items):
+            waiting.append(pool.submit(work, item))
+            # Few results are kept at a time: each holds the features of a slab.
+            if len(waiting) > 2 * n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
