@@ -37,7 +37,8 @@ class TrainSettings:
 
     The rate of Adam rises linearly over `n_warmup` steps and falls to 0 as a cosine over `n_steps`. The mean of the
     weights has the decay `ema`, less in the first steps. Gradients are clipped to the norm `clip`. `bf16` computes in
-    bfloat16 where autocast does; weights stay in float32.
+    bfloat16 where autocast does; weights stay in float32. `data` names what is trained on, so that a run is not resumed
+    with something else.
 
     Raises:
         BadInputError: numbers out of range.
@@ -51,6 +52,7 @@ class TrainSettings:
     bf16: bool = False
     checkpoint_every: int = 200
     seed: int = 0
+    data: str = ""
 
     def __post_init__(self) -> None:
         if self.n_steps < 1 or self.n_warmup < 0 or self.checkpoint_every < 1:

@@ -85,7 +85,8 @@ def train_denoiser(job: TrainJob) -> Path:
     anatomies, sources = _anatomies(job)
     patches = PATCHES[job.n_dims]
     net = DenoiserNet(SETTINGS[job.n_dims], seeded(job.seed, "mrkit.train_denoiser:weights"))
-    settings = TrainSettings(job.n_steps, bf16=job.bf16, seed=job.seed)
+    data = " ".join([*(source.sha256[:12] for source in sources), f"heads={job.n_heads}"])
+    settings = TrainSettings(job.n_steps, bf16=job.bf16, seed=job.seed, data=data)
     trained = train(
         net,
         denoising_loss,

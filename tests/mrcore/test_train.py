@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -131,7 +132,9 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path):
     path = tmp_path / "state"
     train(line(), squared, draw, SETTINGS, path)
     with pytest.raises(BadInputError, match=r"seed 4 \(now 9\)"):
-        train(line(), squared, draw, TrainSettings(30, 0.05, 3, 0.9, seed=9), path, resume=True)
+        train(line(), squared, draw, replace(SETTINGS, seed=9), path, resume=True)
+    with pytest.raises(BadInputError, match="data "):
+        train(line(), squared, draw, replace(SETTINGS, data="others"), path, resume=True)
     with pytest.raises(BadInputError, match="another network"):
         train(nn.Linear(3, 1), squared, draw, SETTINGS, path, resume=True)
     torch.save({"version": 0}, path)
