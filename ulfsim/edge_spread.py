@@ -65,7 +65,8 @@ def edge_spread(volume: Volume, mask: Tensor | None = None) -> EdgeSpread:
     Borders that run across an axis are fitted in patches of 3 x 3 lines: level, height, place, two slopes and width.
     The half of them that fit better counts; its median is free of what the slope adds through the blur along the other
     axes. Borders that are soft themselves (partial volumes, folds) widen the result: it compares scans of like
-    objects, and is an upper bound of the blur. Without a mask every border counts.
+    objects, and is an upper bound of the blur. Without a mask every border counts. Patches with voxels of exactly 0 are
+    left out: software set them, and their border is that of a mask, not of an object.
 
     Raises:
         BadInputError: a mask of another shape or type.
@@ -74,7 +75,8 @@ def edge_spread(volume: Volume, mask: Tensor | None = None) -> EdgeSpread:
         mask = torch.ones(volume.grid.shape, dtype=torch.bool)
     if mask.dtype != torch.bool or mask.shape != volume.data.shape:
         raise BadInputError(f"the mask must be boolean of shape {volume.grid.shape}, got {mask.dtype} {mask.shape}")
-    image = volume.data.abs().double()
+    window = _around(mask)
+    image, mask = volume.data[window].abs().double(), mask[window]
     voxel_mm = volume.grid.spacing_mm
     found = [_edges_along(image, mask, axis, _half_window(voxel_mm[axis])) for axis in range(3)]
     variance = _without_slopes(found)
@@ -89,6 +91,17 @@ def edge_spread(volume: Volume, mask: Tensor | None = None) -> EdgeSpread:
     )
     profiles = tuple(_mean_profile(edges, mm) for edges, mm in zip(found, voxel_mm, strict=True))
     return EdgeSpread(fwhm_mm, n_edges, voxel_mm, profiles, notes)
+
+
+def _around(mask: Tensor, margin: int = 7) -> tuple[slice, slice, slice]:
+    """Return the box of the mask with room for the patches at its border; empty where the mask is."""
+    found = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        at = mask.any(others[1]).any(others[0]).nonzero()
+        low, high = (int(at.min()), int(at.max())) if at.numel() else (0, -1 - margin)
+        found.append(slice(max(low - margin, 0), max(high + 1 + margin, 0)))
+    return found[0], found[1], found[2]
 
 
 def _half_window(voxel_mm: float) -> int:
@@ -107,6 +120,8 @@ def _edges_along(image: Tensor, mask: Tensor, axis: int, half: int) -> _Edges:
     step = windows[..., half + 1 :].mean(-1) - windows[..., :half].mean(-1)
     peak = torch.nn.functional.max_pool1d(step.abs().flatten(0, 1)[:, None], 5, 1, 2)[:, 0].reshape(step.shape)
     at_border = (step.abs() == peak) & (peak > 0) & inside[1:-1, 1:-1, half : lines.shape[-1] - half]
+    cut = torch.nn.functional.max_pool3d((lines == 0).float()[None], (3, 3, n_taps), 1)[0] > 0
+    at_border &= ~cut
     place = at_border.nonzero()
     strongest = step[at_border].abs().argsort(descending=True, stable=True)[:_N_CANDIDATES]
     if strongest.numel() < _N_ENOUGH:

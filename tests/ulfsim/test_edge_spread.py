@@ -80,6 +80,17 @@ def test_noise_alone_or_too_few_slices_have_no_edges():
     noise = edge_spread(Volume(torch.zeros(grid.shape), grid))
     assert all(math.isnan(f) for f in noise.fwhm_mm)
     assert len(noise.notes) == 3
+    nowhere = edge_spread(Volume(torch.rand(grid.shape), grid), torch.zeros(grid.shape, dtype=torch.bool))
+    assert nowhere.n_edges == (0, 0, 0)
+
+
+def test_the_cut_of_a_skull_stripped_image_is_no_edge(ball):
+    scan = scanned(ball, 1.5, sd=0.02)
+    place = torch.arange(scan.grid.shape[0])
+    # The mask was interpolated: a border of a voxel and a half, sharper than the scan's own.
+    share = ((70 - place[:, None] - 0.3 * place) / 1.5).clamp(0, 1)[..., None]
+    found, whole = edge_spread(Volume(scan.data * share, scan.grid)), edge_spread(scan)
+    assert found.fwhm_mm == pytest.approx(whole.fwhm_mm, rel=0.1)
 
 
 def test_a_mask_of_another_shape_is_refused(ball):
