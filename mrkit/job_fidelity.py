@@ -235,11 +235,11 @@ def _result(
     known = [e.ncc for e in pairs.values() if e.ncc is not None]
     errors = compare(mean, real_mean, sum(known) / len(known) if known else None)
     each = {f.name: compare(f, real_mean) for f in facts}
-    notes += _too_noisy(made.name, weighting, mean, real_mean)
+    notes += too_noisy(made.name, weighting, mean, real_mean)
     return MethodResult(made.name, facts, mean, errors, each, pairs)
 
 
-def _too_noisy(name: str, weighting: str, mean: ScanFacts, real: ScanFacts) -> list[str]:
+def too_noisy(name: str, weighting: str, mean: ScanFacts, real: ScanFacts) -> list[str]:
     """Return a note where residuals agree but the air shows more noise than even ghosts leave in the real scan's."""
     if real.noise_method == BACKGROUND or not all(BACKGROUND in facts.contrast for facts in (mean, real)):
         return []

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from mrcore.noise_estimate import BACKGROUND, RESIDUAL
 from mrkit.cli import main
 from mrkit.fidelity_scans import find_scans, subject_of
+from mrkit.job_fidelity import too_noisy
 from mrkit.plots import BarPlot, Bars, Line, LinePlot, bar_svg, line_svg
+from ulfsim.scan_facts import ContrastFacts, ScanFacts
 
 AFFINE = np.diag([3.0, 3.0, 5.0, 1.0])
 FINE = np.diag([3.0, 3.0, 2.5, 1.0])
@@ -158,3 +161,13 @@ def test_plots_escape_their_text_and_cut_long_bars():
     assert float(points[3]) > float(points[1])
     assert float(points[4]) < float(points[2])
     assert "<svg" in line_svg(LinePlot("empty", "x", "y", (Line("none", (), (), "#000"),)))
+
+
+def test_noise_that_only_residuals_miss_is_said():
+    def facts(method, air_snr):
+        contrast = {m: ContrastFacts(1.0, {"WM": snr}, {}) for m, snr in ((BACKGROUND, air_snr), (RESIDUAL, 40.0))}
+        return ScanFacts("x", (1, 1, 1), method, contrast, (1, 1, 1), (((), ()),) * 3, "", {}, (0.0, 1.0))
+
+    assert "2.5 times as noisy" in too_noisy("ours", "T1w", facts(BACKGROUND, 6.0), facts(RESIDUAL, 15.0))[0]
+    assert too_noisy("ours", "T1w", facts(BACKGROUND, 30.0), facts(RESIDUAL, 15.0)) == []
+    assert too_noisy("ours", "T1w", facts(BACKGROUND, 6.0), facts(BACKGROUND, 15.0)) == []
