@@ -1,0 +1,151 @@
+"""Multi-resolution hash grid (Mueller et al., Instant-NGP, SIGGRAPH 2022) in plain torch, with spacings in mm.
+
+Levels grow by a constant factor. A level whose nodes fit the table is stored densely; others share entries by a
+spatial hash. Indices, order and offsets of half a cell are those of tiny-cuda-nn, so that its tables mean the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inr.base import PointField
+from inr.gabor import Decoder, GaborLayer
+from mrcore.errors import BadInputError
+from mrcore.grid import Grid
+
+PRIMES = (1, 2654435761, 805459861)
+"""Factors of the spatial hash (equation 4 of the paper)."""
+
+
+@dataclass(frozen=True)
+class HashShape:
+    """Sizes of a hash encoding on the unit cube: `n_levels` from `base_resolution` nodes on, growing by `growth`."""
+
+    n_levels: int
+    n_features: int
+    log2_entries: int
+    base_resolution: int
+    growth: float
+
+    def scale(self, level: int) -> float:
+        """Return cells across the cube at `level`; half a cell more on each side, nodes lie at the cells' corners."""
+        return self.base_resolution * 2 ** (level * math.log2(self.growth)) - 1
+
+    def resolution(self, level: int) -> int:
+        """Return nodes along each axis at `level`."""
+        return math.ceil(self.scale(level)) + 1
+
+    def entries(self, level: int) -> int:
+        """Return the entries of the table of `level`: a multiple of 8, at most 2^log2_entries."""
+        return int(min(math.ceil(self.resolution(level) ** 3 / 8) * 8, 2**self.log2_entries))
+
+
+class HashEncoding(nn.Module):
+    """Features of positions in the unit cube, (n, 3) to (n_levels * n_features, n), interpolated trilinearly.
+
+    `table` holds the levels one after the other, each (entries, n_features), flat.
+    """
+
+    def __init__(self, shape: HashShape, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape = shape
+        sizes = [shape.entries(level) * shape.n_features for level in range(shape.n_levels)]
+        self.bounds = [0, *itertools.accumulate(sizes)]
+        self.table = nn.Parameter(1e-3 * torch.randn(self.bounds[-1], generator=generator))
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Interpolate at positions (n, 3) in 0 to 1."""
+        return torch.cat([self.level(unit, level) for level in range(self.shape.n_levels)])
+
+    def level(self, unit: Tensor, level: int) -> Tensor:
+        """Return the features (n_features, n) of one level."""
+        position = unit * self.shape.scale(level) + 0.5
+        cell = position.floor()
+        fraction, cell = position - cell, cell.long()
+        table = self.table[self.bounds[level] : self.bounds[level + 1]].view(-1, self.shape.n_features)
+        out = unit.new_zeros(len(unit), self.shape.n_features)
+        for corner in itertools.product((0, 1), repeat=3):
+            offset = torch.tensor(corner, device=unit.device)
+            weight = torch.where(offset.bool(), fraction, 1 - fraction).prod(1)
+            out = out + weight[:, None] * table.index_select(0, self.index(cell + offset, level))
+        return out.T
+
+    def index(self, nodes: Tensor, level: int) -> Tensor:
+        """Return the entries (n) of integer nodes (n, 3): their row-major place, first axis fastest, or their hash."""
+        n, resolution = self.shape.entries(level), self.shape.resolution(level)
+        if resolution**3 <= n:
+            return (nodes * torch.tensor([1, resolution, resolution**2], device=nodes.device)).sum(1) % n
+        # 32-bit arithmetic of the hash, in 64 bits.
+        mixed = (nodes * torch.tensor(PRIMES, device=nodes.device)) & 0xFFFFFFFF
+        return (mixed[:, 0] ^ mixed[:, 1] ^ mixed[:, 2]) % n
+
+
+@dataclass(frozen=True)
+class HashGrid:
+    """Hash grid from `coarsest_mm` to `finest_voxels` voxels of the lattice, decoded by a Gabor layer.
+
+    `accelerated` evaluates the encoding by tiny-cuda-nn (see `inr.tcnn`); what is learned means the same.
+    """
+
+    coarsest_mm: float = 16.0
+    finest_voxels: float = 1.3
+    n_levels: int = 6
+    n_features: int = 2
+    log2_entries: int = 17
+    n_hidden: int = 32
+    frequency: float = 3.0
+    decay: float = 1.0
+    accelerated: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (self.n_features, self.n_hidden)
+        if min(self.coarsest_mm, self.finest_voxels, self.frequency) <= 0 or min(sizes) < 1 or self.decay < 0:
+            raise BadInputError(f"a hash grid needs positive spacings, sizes and frequency, got {self}")
+        if self.n_levels < 2 or not 4 <= self.log2_entries <= 24:
+            raise BadInputError(f"a hash grid needs 2 levels or more and log2_entries from 4 to 24, got {self}")
+
+    def build(self, grid: Grid, n_outputs: int, generator: torch.Generator) -> HashField:
+        """Build the field for the lattice `grid`; tiny-cuda-nn's problems are those of `inr.tcnn.encoding`."""
+        return HashField(grid, self, n_outputs, generator)
+
+
+class HashField(PointField):
+    """Hash encoding over the cube that holds the field of view, and a small decoder."""
+
+    def __init__(self, grid: Grid, settings: HashGrid, n_outputs: int, generator: torch.Generator) -> None:
+        super().__init__(grid, n_outputs)
+        shape, self.cube_mm = _shape(grid, settings)
+        encoding: nn.Module = HashEncoding(shape, generator)
+        if settings.accelerated:
+            from inr.tcnn import TcnnEncoding
+
+            encoding = TcnnEncoding(encoding)
+        self.encoding = encoding
+        n_in = shape.n_levels * shape.n_features
+        hidden = GaborLayer(n_in, settings.n_hidden, settings.frequency, settings.decay, generator)
+        self.decoder = Decoder(hidden, n_in, settings.n_hidden, n_outputs, generator)
+
+    def decode(self, local_mm: Tensor) -> Tensor:
+        """Map coordinates (3, n) in mm to outputs (n_outputs, n); outside the cube its faces are used."""
+        unit = (local_mm.T / self.cube_mm + 0.5).clamp(0, 1)
+        out: Tensor = self.decoder(self.encoding(unit))
+        return out
+
+
+def _shape(grid: Grid, settings: HashGrid) -> tuple[HashShape, float]:
+    """Return the encoding's shape and the edge of its cube in mm: a whole number of the coarsest cells."""
+    finest_mm = settings.finest_voxels * min(grid.spacing_mm)
+    if finest_mm >= settings.coarsest_mm:
+        raise BadInputError(
+            f"the coarsest level ({settings.coarsest_mm:g} mm) must be coarser than the finest ({finest_mm:g} mm)"
+        )
+    n_cells = math.ceil(max(grid.fov_mm) / settings.coarsest_mm - 1e-9)
+    cube_mm = n_cells * settings.coarsest_mm
+    base = n_cells + 1
+    growth = ((cube_mm / finest_mm + 1) / base) ** (1 / (settings.n_levels - 1))
+    return HashShape(settings.n_levels, settings.n_features, settings.log2_entries, base, growth), cube_mm
