@@ -26,6 +26,7 @@ Contrast = Callable[[Tensor], Tensor]
 
 _N_SAMPLED = 40_000
 _RICIAN_FROM, _RICIAN_SHARE = 0.06, 0.3
+_WEAK_NOISE = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +152,13 @@ def draw_patches(anatomies: Sequence[Anatomy], settings: PatchSettings, generato
 
 
 def denoising_loss(net: DenoiserNet, patches: NoisyPatches) -> Tensor:
-    """Return the mean absolute error in units of the noise, so that weak and strong noise count alike."""
+    """Return the mean absolute error in units of the noise, so that weak and strong noise count alike.
+
+    Noise so weak that the images' own exceeds it counts less.
+    """
     estimate: Tensor = net(patches.noisy, patches.sigma)
-    return ((estimate - patches.clean).abs() / patches.sigma.reshape(-1, *[1] * (estimate.ndim - 1))).mean()
+    unit = patches.sigma.clamp_min(_WEAK_NOISE).reshape(-1, *[1] * (estimate.ndim - 1))
+    return ((estimate - patches.clean).abs() / unit).mean()
 
 
 def _anatomy(

@@ -45,7 +45,7 @@ class TrainSettings:
     """
 
     n_steps: int
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     n_warmup: int = 100
     ema: float = 0.999
     clip: float = 1.0

@@ -31,7 +31,7 @@ from mrcore.train import TrainSettings, train
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
 SETTINGS = {2: DenoiserSettings(2, (64, 96, 128), 2), 3: DenoiserSettings(3, (48, 64, 64), 2)}
-PATCHES = {2: PatchSettings(2, 64, 16), 3: PatchSettings(3, 40, 2)}
+PATCHES = {2: PatchSettings(2, 64, 16), 3: PatchSettings(3, 32, 4)}
 
 
 @dataclass(frozen=True)
