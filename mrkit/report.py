@@ -156,6 +156,11 @@ def build_report(report: Report) -> str:
 
     Pictures are inside as base64, styles and script are inline, and a content security policy forbids all fetching.
     """
+    return rendered(report, "report.html.j2", {})
+
+
+def rendered(report: Report, template: str, more: Mapping[str, object]) -> str:
+    """Return the page that `template` makes of the report; it extends `report.html.j2` and knows the values `more`."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -164,7 +169,8 @@ def build_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"data_uri": _data_uri, "svg": curve_svg}
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
+        more,
         report=report,
         tables=[_laid_out(table) for table in report.tables],
         definitions=_definitions(report.tables),
