@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from ulfsim.degrade import (
     gaussian_blur_degradation,
     scaled_to_mean,
     torchio_style_degradation,
+    with_noise_of,
 )
 from ulfsim.fidelity import FidelityErrors, compare
 from ulfsim.measure import measure, pairs
@@ -38,7 +40,7 @@ from ulfsim.source import source_of
 LOOP = "Closed loop: SNR and CNR measured in the scan against those asked for, median over the seeds, %"
 REAL = "Real check: errors against real 64 mT scans"
 TOLERANCE = 0.05
-BLUR, TORCHIO, OURS = "Gaussian blur", "TorchIO-style", "mrkit --like"
+OURS, BLUR, NOISY_BLUR, TORCHIO = "mrkit --like", "Gaussian blur", "Gaussian blur + the real noise", "TorchIO-style"
 CONTRASTS: Mapping[str, Mapping[str, str]] = {
     "T1w": {"stroke": "stroke_3T_T1_brain.nii.gz", "openms_p26": "openms_p26_T1_brain_mni1mm.nii.gz"},
     "T2w": {"stroke": "stroke_3T_T2_brain.nii.gz", "openms_p26": "openms_p26_T2_brain_mni1mm.nii.gz"},
@@ -102,7 +104,8 @@ def real_check(t1: Path, ulf: Path, n_seeds: int, store: Store) -> list[Row]:
 
     The real scans are those of one person with multiple sclerosis. Tissues of its T2w and FLAIR scans are those of its
     T1w scan, registered rigidly; tissues of the sources those of their T1w image. Blur and TorchIO-style degradations
-    get the same grid; they are measured with the same tissue maps as ours.
+    get the same grid; they are measured with the same tissue maps as ours. A plain blur leaves hardly any noise, so the
+    best case of it is shown as well: scaled to the real scan's mean and given the noise that was measured there.
     """
     rows: list[Row] = []
     for contrast, files in CONTRASTS.items():
@@ -140,14 +143,20 @@ def _real_rows(
     own = find_tissues(usable(load_volume(t1w)), None, None, None, [])
     source = Volume(volume.data.clamp_min(0), volume.grid, volume.meta)
     wanted = scan_facts(real, tissues, "real")
-    errors: dict[str, list[FidelityErrors]] = {OURS: [], BLUR: [], TORCHIO: []}
+    level = float(real.data[tissues.mask].mean())
+    noise_sd = wanted.own_contrast.noise_sd
+    errors: dict[str, list[FidelityErrors]] = {OURS: [], BLUR: [], NOISY_BLUR: [], TORCHIO: []}
     for seed in range(n_seeds):
         made = simulate_ulf(source, like=real, like_tissues=[tissues], tissues=own, seed=seed)
         seen = made.scan_tissues
-        mean = float(made.scan.data[seen.mask].mean())
-        blurred = scaled_to_mean(gaussian_blur_degradation(source, made.scan.grid), seen.mask, mean)
-        styled = torchio_style_degradation(source, made.scan.grid, seed)
-        for method, scan in ((OURS, made.scan), (BLUR, blurred), (TORCHIO, styled)):
+        blurred = scaled_to_mean(gaussian_blur_degradation(source, made.scan.grid), seen.mask, level)
+        scans = {
+            OURS: made.scan,
+            BLUR: blurred,
+            NOISY_BLUR: with_noise_of(blurred, noise_sd, seed),
+            TORCHIO: torchio_style_degradation(source, made.scan.grid, seed),
+        }
+        for method, scan in scans.items():
             try:
                 errors[method].append(compare(scan_facts(scan, seen, method), wanted))
             except BadInputError:  # a scan without noise, or axes without edges
@@ -180,14 +189,14 @@ def real_targets(rows: Sequence[Row]) -> list[Row]:
     for contrast in CONTRASTS:
         of = {(row["source"], row["method"]): row for row in rows if row["contrast"] == contrast}
         names = sorted({name for name, method in of if method == OURS})
-        for kind in ("SNR", "CNR"):
+        for kind, rival in itertools.product(("SNR", "CNR"), (BLUR, NOISY_BLUR)):
             ratios = [
-                float(str(of[name, OURS][kind])) / float(str(of[name, BLUR][kind]))
+                float(str(of[name, OURS][kind])) / float(str(of[name, rival][kind]))
                 for name in names
-                if (name, BLUR) in of
+                if (name, rival) in of
             ]
             worst = max(ratios, default=math.nan)
-            out.append(target(f"{contrast}: {kind} error relative to the Gaussian blur's", worst, at_most=0.5))
+            out.append(target(f"{contrast}: {kind} error relative to that of {rival}", worst, at_most=0.5))
         edges = [float(str(of[name, OURS][f"edge spread {axis}"])) for name in names for axis in "RAS"]
         out.append(target(f"{contrast}: largest error of edge spread", max(edges, default=math.nan), at_most=0.15))
     return out
