@@ -38,15 +38,19 @@ def tikhonov(
     weight = (noise_sd / GRADIENT_SD) ** 2 * math.prod(spacing_mm)
 
     def normal(x: Tensor) -> Tensor:
-        out = operator.H(operator(x))
-        for axis, spacing in enumerate(spacing_mm):
-            step = torch.diff(x, dim=axis) * (weight / spacing**2)
-            n = step.shape[axis]
-            out.narrow(axis, 0, n).sub_(step)
-            out.narrow(axis, 1, n).add_(step)
-        return out
+        return add_gradient_normal(operator.H(operator(x)), x, weight, spacing_mm)
 
     return conjugate_gradient(normal, operator.H(scan), start, max_iter, tolerance=1e-3)
+
+
+def add_gradient_normal(out: Tensor, x: Tensor, weight: float, spacing_mm: Triple) -> Tensor:
+    """Add weight * D^T D x to `out` (X, Y, Z) in place, D the forward differences per mm, and return it."""
+    for axis, spacing in enumerate(spacing_mm):
+        step = torch.diff(x, dim=axis) * (weight / spacing**2)
+        n = step.shape[axis]
+        out.narrow(axis, 0, n).sub_(step)
+        out.narrow(axis, 1, n).add_(step)
+    return out
 
 
 @dataclass(frozen=True)
