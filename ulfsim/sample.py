@@ -20,6 +20,7 @@ from mrcore.acquisition import to_json as acquisition_to_json
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid, Triple
 from mrcore.noise import seeded
+from mrcore.signal import tissue_signals
 from ulfsim.artefact_draws import MILD, STRONG, ArtefactRange, Chance, draw_artefacts
 from ulfsim.artefacts import NO_ARTEFACTS, Artefacts
 from ulfsim.presets import FIELD_T, PRESETS, Preset
@@ -34,7 +35,7 @@ class AcquisitionRange:
 
     Attributes:
         protocols: one is drawn, each as likely; it gives the sequence and the SNRs of the tissues relative to WM.
-        field_t: main field; it goes into the sidecar, the contrast comes from the protocol.
+        field_t: main field; SNRs of the protocol follow it by the ratio of the Bloch signals at both fields.
         in_plane_mm: voxel size in plane, the same on both axes.
         slice_mm: voxel size along the slice axis; never below that in plane.
         psf_voxels: full width at half maximum of the Gaussian blur on each axis, in voxels.
@@ -44,7 +45,8 @@ class AcquisitionRange:
         tilt_deg: turns about world R, A and S.
         wm_snr: SNR of WM, log-uniform.
         snr_spread: sd of the logarithm of the relative SNR of each other tissue; 0.1 is about 10 %.
-        target: distribution of the SNRs of all tissues, in place of `wm_snr`, `snr_spread` and the protocol's SNRs.
+        target: distribution of the SNRs of all tissues, in place of `wm_snr`, `snr_spread` and the protocol's SNRs; it
+            does not follow `field_t`.
         noise_fwhm_voxels: colour of the noise on each axis, in voxels; 0 is white.
         n_channels: numbers of receive channels, of which one is drawn.
         artefacts: how often artefacts occur and how strong; None for none.
@@ -159,7 +161,8 @@ def draw(ranges: AcquisitionRange, seed: int, key: str) -> Draw:
         noise_fwhm_mm=cast("Triple", colour),
         n_channels=one_of("n_channels"),
     )
-    snr = ranges.target.draw(seed, key) if ranges.target else _relative_snr(ranges, protocol, stream)
+    relative = _at_field(protocol, acquisition.field_t)
+    snr = ranges.target.draw(seed, key) if ranges.target else _relative_snr(ranges, relative, stream)
     return Draw(acquisition, MappingProxyType(dict(snr)), protocol.name, ranges.artefacts, seed, key)
 
 
@@ -170,15 +173,25 @@ def artefacts_of(drawn: Draw, scan_grid: Grid) -> Artefacts:
     return draw_artefacts(drawn.artefact_range, scan_grid, drawn.seed, drawn.key)
 
 
+def _at_field(protocol: Preset, field_t: float) -> dict[str, float]:
+    """Return the SNRs of a protocol at another field: each times the ratio of its tissue's Bloch signals."""
+    own = protocol.acquisition.field_t
+    if math.isclose(field_t, own):
+        return dict(protocol.snr)
+    names = tuple(protocol.snr)
+    signals = (tissue_signals(protocol.acquisition.sequence, field, names) for field in (field_t, own))
+    return {name: protocol.snr[name] * new / old for name, new, old in zip(names, *signals, strict=True)}
+
+
 def _relative_snr(
-    ranges: AcquisitionRange, protocol: Preset, stream: Callable[[str], torch.Generator]
+    ranges: AcquisitionRange, relative: Mapping[str, float], stream: Callable[[str], torch.Generator]
 ) -> dict[str, float]:
     low, high = (math.log(v) for v in ranges.wm_snr)
     white = math.exp(low + (high - low) * float(torch.rand((), generator=stream("wm_snr"), dtype=torch.float64)))
     out = {}
-    for name, value in protocol.snr.items():
+    for name, value in relative.items():
         spread = ranges.snr_spread * float(torch.randn((), generator=stream(f"snr {name}"), dtype=torch.float64))
-        out[name] = white * value / protocol.snr["WM"] * (1.0 if name == "WM" else math.exp(spread))
+        out[name] = white * value / relative["WM"] * (1.0 if name == "WM" else math.exp(spread))
     return out
 
 

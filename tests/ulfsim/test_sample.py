@@ -13,7 +13,7 @@ from mrcore.grid import with_spacing
 from mrcore.phantom import head_grid
 from ulfsim.artefact_draws import MILD
 from ulfsim.artefacts import NO_ARTEFACTS
-from ulfsim.presets import PRESETS, Preset
+from ulfsim.presets import PRESETS, Preset, bloch_snr
 from ulfsim.sample import BROAD, SWOOP_LIKE, artefacts_of, draw, from_json, to_json
 from ulfsim.targets import from_numbers
 
@@ -62,12 +62,19 @@ def test_choices_are_equally_likely(draws):
     assert all(d.acquisition.sequence == PRESETS[d.protocol].acquisition.sequence for d in draws)
 
 
+def published_at(drawn, name):
+    """The SNR of a tissue relative to WM that the protocol states, taken to the drawn field by the Bloch signals."""
+    preset = PRESETS[drawn.protocol]
+    fields = (drawn.acquisition.field_t, preset.acquisition.field_t)
+    new, old = (bloch_snr(preset.acquisition.sequence, field, 1.0)[name] for field in fields)
+    return preset.snr[name] / preset.snr["WM"] * new / old
+
+
 def test_snr_is_log_uniform_and_contrast_log_normal(draws):
     _close_to_uniform([math.log(d.snr["WM"]) for d in draws], tuple(map(math.log, BROAD.wm_snr)))
     for name in ("GM", "CSF"):
         relative = [d.snr[name] / d.snr["WM"] for d in draws]
-        published = [PRESETS[d.protocol].snr[name] / PRESETS[d.protocol].snr["WM"] for d in draws]
-        logs = np.log(relative) - np.log(published)
+        logs = np.log(relative) - np.log([published_at(d, name) for d in draws])
         assert logs.mean() == pytest.approx(0, abs=4 * 0.5 / math.sqrt(N))
         assert logs.std() == pytest.approx(0.5, rel=4 / math.sqrt(2 * N))
 
@@ -163,3 +170,19 @@ def test_json_that_is_not_whole_is_refused():
         from_json(values)
     with pytest.raises(BadInputError, match="not complete"):
         from_json({**to_json(SWOOP_LIKE), "unknown": 1})
+
+
+def test_another_field_changes_the_contrast():
+    preset = PRESETS["hyperfine-t2w"]
+    at = {
+        field: draw(
+            dataclasses.replace(SWOOP_LIKE, protocols=(preset,), field_t=(field, field), snr_spread=0.0), 3, "a"
+        ).snr
+        for field in (0.064, 0.4)
+    }
+    assert at[0.064]["GM"] / at[0.064]["WM"] == pytest.approx(preset.snr["GM"] / preset.snr["WM"])
+    # T1 of GM grows faster with the field than that of WM: at TR 2 s it has less signal at 0.4 T.
+    expected = bloch_snr(preset.acquisition.sequence, 0.4, 1.0)
+    assert at[0.4]["GM"] / at[0.4]["WM"] == pytest.approx(expected["GM"], rel=1e-6)
+    assert at[0.4]["GM"] / at[0.4]["WM"] < 0.98 * at[0.064]["GM"] / at[0.064]["WM"]
+    assert at[0.4]["WM"] == pytest.approx(at[0.064]["WM"])
