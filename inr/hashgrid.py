@@ -63,7 +63,7 @@ class HashEncoding(nn.Module):
         return torch.cat([self.level(unit, level) for level in range(self.shape.n_levels)])
 
     def level(self, unit: Tensor, level: int) -> Tensor:
-        """Return the features (n_features, n) of one level."""
+        """Return the features (n_features, n) of one level; the last half cell of the cube belongs to other nodes."""
         position = unit * self.shape.scale(level) + 0.5
         cell = position.floor()
         fraction, cell = position - cell, cell.long()
@@ -110,7 +110,7 @@ class HashGrid:
             raise BadInputError(f"a hash grid needs 2 levels or more and log2_entries from 4 to 24, got {self}")
 
     def build(self, grid: Grid, n_outputs: int, generator: torch.Generator) -> HashField:
-        """Build the field for the lattice `grid`; tiny-cuda-nn's problems are those of `inr.tcnn.encoding`."""
+        """Build the field for the lattice `grid`; tiny-cuda-nn's problems are those of `TcnnEncoding`."""
         return HashField(grid, self, n_outputs, generator)
 
 
@@ -120,19 +120,22 @@ class HashField(PointField):
     def __init__(self, grid: Grid, settings: HashGrid, n_outputs: int, generator: torch.Generator) -> None:
         super().__init__(grid, n_outputs)
         shape, self.cube_mm = _shape(grid, settings)
-        encoding: nn.Module = HashEncoding(shape, generator)
+        twin = HashEncoding(shape, generator)
+        encoding: nn.Module = twin
         if settings.accelerated:
             from inr.tcnn import TcnnEncoding
 
-            encoding = TcnnEncoding(encoding)
-        self.encoding = encoding
+            encoding = TcnnEncoding(twin)
         n_in = shape.n_levels * shape.n_features
         hidden = GaborLayer(n_in, settings.n_hidden, settings.frequency, settings.decay, generator)
+        self.reach = 0.5 - 0.5 / shape.scale(0)
+        # First, so that positions are made on its device and not on that of an accelerated encoding.
         self.decoder = Decoder(hidden, n_in, settings.n_hidden, n_outputs, generator)
+        self.encoding = encoding
 
     def decode(self, local_mm: Tensor) -> Tensor:
-        """Map coordinates (3, n) in mm to outputs (n_outputs, n); outside the cube its faces are used."""
-        unit = (local_mm.T / self.cube_mm + 0.5).clamp(0, 1)
+        """Map coordinates (3, n) in mm to outputs (n_outputs, n); far outside the nearest features are used."""
+        unit = (local_mm.T / self.cube_mm).clamp(-self.reach, self.reach) + 0.5
         out: Tensor = self.decoder(self.encoding(unit))
         return out
 
@@ -144,7 +147,8 @@ def _shape(grid: Grid, settings: HashGrid) -> tuple[HashShape, float]:
         raise BadInputError(
             f"the coarsest level ({settings.coarsest_mm:g} mm) must be coarser than the finest ({finest_mm:g} mm)"
         )
-    n_cells = math.ceil(max(grid.fov_mm) / settings.coarsest_mm - 1e-9)
+    # Half a cell more on each side: beyond the last node, indices run on into the next row.
+    n_cells = math.ceil(max(grid.fov_mm) / settings.coarsest_mm - 1e-9) + 1
     cube_mm = n_cells * settings.coarsest_mm
     base = n_cells + 1
     growth = ((cube_mm / finest_mm + 1) / base) ** (1 / (settings.n_levels - 1))
