@@ -32,6 +32,7 @@ from ulfsim.plan import plan_scan
 from ulfsim.sample import AcquisitionRange, artefacts_of, draw
 from ulfsim.simulate import Simulation, simulate
 from ulfsim.source import Source, source_of
+from ulfsim.synthetic import suited
 
 
 class Pair(NamedTuple):
@@ -190,6 +191,7 @@ def _simulation(
     Gains come from the same scan without its tilt: a Kronecker product, much faster, with nearly the same regions.
     """
     drawn = draw(ranges, seed, f"pair {number}")
+    source, notes = suited(source, drawn.snr)
     data = source.volume.data
     straight = plan_scan(source.volume.grid, replace(drawn.acquisition, tilt_deg=(0.0, 0.0, 0.0)), data.dtype)
     straight = replace(straight, operator=straight.operator.to(data.device))
@@ -205,7 +207,7 @@ def _simulation(
         "TargetSnr": dict(drawn.snr),
         "PredictedSnr": dict(calibration.predicted),
         "Gains": dict(calibration.gains),
-        "Warnings": list(calibration.warnings),
+        "Warnings": [*notes, *calibration.warnings],
         "Artefacts": artefacts_to_json(artefacts),
         "Seed": noise_seed,
     }

@@ -49,8 +49,12 @@ def source_for(
     volume: Volume, tissues: TissueMap, target: Mapping[str, float], texture: float = 1.0
 ) -> tuple[Source, tuple[str, ...]]:
     """Return the source for a scan with the signals `target` (tissue to SNR), and notes: synthetic where it must be."""
-    source = source_of(volume, tissues)
-    if not needs_synthesis(dict(zip(source.names, source.levels, strict=True)), target):
+    return suited(source_of(volume, tissues), target, texture)
+
+
+def suited(source: Source, target: Mapping[str, float], texture: float = 1.0) -> tuple[Source, tuple[str, ...]]:
+    """Return `source`, or the synthetic one of it where the signals `target` reorder its tissues; and notes."""
+    if source.synthetic or not needs_synthesis(dict(zip(source.names, source.levels, strict=True)), target):
         return source, ()
     return _synthetic(source, texture), (APPROXIMATE,)
 

@@ -21,6 +21,7 @@ from mrcore.io import save_tissues, save_volume
 from mrcore.phantom import digital_head, head_grid
 from ulfsim.artefact_draws import MILD
 from ulfsim.dataset import Pair, SimulatedPairs, SourceFiles, simulated_pairs
+from ulfsim.presets import PRESETS
 from ulfsim.sample import SWOOP_LIKE
 from ulfsim.source import source_of
 
@@ -218,3 +219,11 @@ def test_bad_requests_are_refused(sources):
     for index in (4, -1):
         with pytest.raises(IndexError, match="0 to 3"):
             pairs[index]
+
+
+def test_contrast_that_reorders_the_tissues_is_synthesised(sources):
+    ranges = dataclasses.replace(RANGES, protocols=(PRESETS["hyperfine-t2w"],))
+    pair = SimulatedPairs(sources, ranges, seed=1)[0]
+    assert any("approximate" in warning for warning in json.loads(pair.settings)["Warnings"])
+    other = SimulatedPairs(sources, dataclasses.replace(RANGES, protocols=(PRESETS["hyperfine-t1w"],)), seed=1)[0]
+    assert not any("approximate" in warning for warning in json.loads(other.settings)["Warnings"])
