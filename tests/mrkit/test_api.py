@@ -22,6 +22,7 @@ from mrcore.segment import Segmentation
 from mrcore.volume import TISSUES, TissueMap, Volume
 from mrkit.api import simulate_ulf, superresolve
 from mrkit.prepare import prepare
+from ulfsim.artefact_draws import STRONG
 from ulfsim.plan import plan_scan, tissues_through
 
 FEW = FitSettings(field=FieldSettings(spacings_mm=(20.0, 10.0)), n_steps=3)
@@ -124,6 +125,36 @@ def test_like_takes_voxel_and_snr_of_a_real_scan(head):
     white = head.tissues.of("WM") > 0.9999
     assert done.truth.data[white].mean().item() / done.acquisition.noise_sd == pytest.approx(30.0, rel=0.25)
     assert any("measured in the reference scan" in note for note in done.notes)
+
+
+def test_several_real_scans_give_a_distribution(head):
+    """Two scans stand for a scanner: their voxels are kept, and SNRs differ from seed to seed."""
+    made = [simulate_ulf(head.image, tissues=head.tissues, wm_snr=snr, seed=7) for snr in (30.0, 60.0)]
+    given = {"like": [m.scan for m in made], "like_tissues": [m.scan_tissues for m in made]}
+    done = [simulate_ulf(head.image, tissues=head.tissues, seed=seed, **given) for seed in (1, 2)]
+    snr = [d.preset.snr["WM"] for d in done]
+    assert snr[0] != snr[1]
+    assert all(15 < value < 120 for value in snr), snr
+    assert done[0].acquisition.voxel_mm == pytest.approx((1.6, 1.6, 5.0))
+    with pytest.raises(BadInputError, match="2 reference scans need as many tissue maps, got 1"):
+        simulate_ulf(head.image, tissues=head.tissues, like=given["like"], like_tissues=given["like_tissues"][:1])
+
+
+def test_artefacts_are_drawn_from_ranges_and_applied_as_they_are(head, simulated):
+    drawn = simulate_ulf(head.image, tissues=head.tissues, artefacts=STRONG, seed=1)
+    found = drawn.simulation.artefacts
+    assert found.names
+    again = simulate_ulf(head.image, tissues=head.tissues, artefacts=found, seed=1)
+    assert again.scan.data.equal(drawn.scan.data)
+    assert drawn.truth.data.equal(simulated.truth.data), "artefacts disturb the scan, not what it shows"
+    assert not drawn.scan.data.equal(simulated.scan.data)
+
+
+def test_t2w_of_a_t1w_scan_is_said_to_be_approximate(head, simulated):
+    other = simulate_ulf(head.image, preset="hyperfine-t2w", tissues=head.tissues)
+    assert any("approximate" in note for note in other.notes)
+    assert not any("reversed" in note for note in other.notes)
+    assert not any("approximate" in note for note in simulated.notes)
 
 
 # Super-resolution
