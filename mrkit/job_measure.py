@@ -1,33 +1,28 @@
-"""Measure one scan from its file, and tell it as a table or as JSON."""
+"""Measure one scan from its file; write what was found, the tissues it rests on, and a page."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from mrcore.errors import BadInputError
-from mrcore.sidecar import finite
+from mrcore.sidecar import sidecar_path, write_sidecar
 from mrcore.volume import TissueMap, Volume
-from mrkit.jobs import Job, read_subject
+from mrkit.jobs import Job, input_files, read_subject
+from mrkit.measure_page import build_measure_page
+from mrkit.measured import Measured, as_values
+from mrkit.outputs import Provenance, check_targets, write_page, write_tissues
 from mrkit.prepare import find_tissues, usable
-from mrkit.report import format_number
-from ulfsim.edge_spread import EdgeSpread, edge_spread
-from ulfsim.measure import ContrastStats, coloured_noise, measure, pairs, tissue_cores
+from ulfsim.air import RESIDUAL
+from ulfsim.edge_spread import edge_spread
+from ulfsim.measure import coloured_noise, measure, tissue_cores
 from ulfsim.spectrum import NoiseSpectrum, noise_spectrum
 
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What was measured of a scan; `spectrum` is None where its noise shows no colour to read."""
-
-    image: Path
-    weighting: str
-    orientation: str
-    contrast: ContrastStats
-    spectrum: NoiseSpectrum | None
-    edges: EdgeSpread
-    notes: tuple[str, ...]
+_SMOOTH_VOXELS, _SOFT_VOXELS = 1.5, 3.0
 
 
 def measure_file(job: Job) -> Measured:
@@ -43,85 +38,93 @@ def measure_file(job: Job) -> Measured:
     volume = usable(subject.volume)
     tissues = find_tissues(volume, subject.tissues, subject.mask, subject.segmenter, notes)
     contrast = measure(volume, tissues, noise=coloured_noise(volume, tissues))
-    spectrum = _spectrum(volume, tissues, notes)
+    cores, _ = tissue_cores(tissues)
+    white = measure(volume, tissues) if contrast.noise_method == RESIDUAL else contrast
+    spectrum = _spectrum(volume, tissues, cores, notes)
     edges = edge_spread(volume, tissues.mask)
-    said = (*notes, *contrast.notes, *(spectrum.notes if spectrum else ()), *edges.notes)
-    orientation = volume.grid.orientation
-    return Measured(job.image, subject.weighting, orientation, contrast, spectrum, edges, tuple(dict.fromkeys(said)))
+    said = (*notes, *contrast.notes, *(spectrum.notes if spectrum else ()))
+    found = Measured(
+        image=job.image,
+        weighting=subject.weighting,
+        volume=volume,
+        tissues=tissues,
+        cores=cores,
+        contrast=contrast,
+        white=white,
+        spectrum=spectrum,
+        edges=edges,
+        notes=(),
+    )
+    return replace(found, notes=tuple(dict.fromkeys((*warnings_of(found), *said))))
 
 
-def as_json(found: Measured) -> str:
-    """Return all of it as JSON; what is not finite becomes null."""
-    stats = found.contrast
-    tissues = {
-        name: {
-            "mean": stats.mean_of(name),
-            "mean_interval": stats.mean_interval(name),
-            "snr": snr,
-            "snr_interval": stats.snr_interval(name),
-            "sd": sd,
-            "n_voxels": n_voxels,
-        }
-        for name, snr, sd, n_voxels in zip(stats.names, stats.snr, stats.sd, stats.n_voxels, strict=True)
-    }
-    values = {
-        "image": str(found.image),
-        "weighting": found.weighting,
-        "tissues": tissues,
-        "cnr": {
-            f"{a}-{b}": {"cnr": stats.cnr(a, b), "cnr_interval": stats.cnr_interval(a, b)}
-            for a, b in pairs(stats.names)
-        },
-        "noise": {"sd": stats.noise_sd, "method": stats.noise_method, "relative_error": stats.noise_error},
-        "noise_spectrum": asdict(found.spectrum) if found.spectrum else None,
-        "edge_spread": {
-            "axes": found.orientation,
-            "fwhm_mm": found.edges.fwhm_mm,
-            "voxel_mm": found.edges.voxel_mm,
-            "n_edges": found.edges.n_edges,
-        },
-        "notes": found.notes,
-    }
-    return json.dumps(finite(values), indent=2, ensure_ascii=False)
+def measure_to_folder(job: Job) -> tuple[Measured, list[Path]]:
+    """Measure the scan of `job`, write table, tissues and page into its folder, and return what was written.
+
+    Everything that can be refused is refused before the first file is written.
+
+    Raises:
+        BadInputError: as `measure_file`, or a result that exists and `force` is off.
+    """
+    target = job.target
+    table, page = target.directory / f"{target.stem}_measure.json", target.directory / f"{target.stem}_measure.html"
+    check_targets(target.tissues(""), [table, page], job.files.values(), force=job.force)
+    found = measure_file(job)
+    parameters = _parameters(job, found)
+    provenance = Provenance(job.files, job.seed, parameters, found.notes).sidecar()
+    origin = {key: provenance[key] for key in ("Sources", "SourcesSHA256", "Parameters")}
+    html = build_measure_page(found, input_files(job.files), parameters, job.segmenter_used)
+    maps_say = origin | {"Notes": provenance["Notes"]}
+    written = write_tissues(found.tissues, target, "", maps_say, found.volume, force=job.force)
+    # The name alone: a table must not depend on where the scan lay.
+    write_sidecar(table, as_values(found) | {"image": job.image.name} | origin, force=job.force)
+    return found, [*written, sidecar_path(table), write_page(html, page, force=job.force)]
 
 
-def as_text(found: Measured) -> str:
-    """Return the figures as lines for a reader."""
-    stats, edges = found.contrast, found.edges
-    rows: list[tuple[str, ...]] = [("tissue", "mean", "95 %", "SNR", "95 %", "voxels")]
-    for name, snr, n in zip(stats.names, stats.snr, stats.n_voxels, strict=True):
-        mean = stats.mean_of(name)
-        mean_range, snr_range = _range(stats.mean_interval(name), 4), _range(stats.snr_interval(name), 3)
-        rows.append((name, f"{mean:.4g}", mean_range, f"{snr:.3g}", snr_range, str(n)))
-    contrasts: list[tuple[str, ...]] = [("contrast", "CNR", "95 %")]
-    for a, b in pairs(stats.names):
-        contrasts.append((f"{a}-{b}", f"{stats.cnr(a, b):.3g}", _range(stats.cnr_interval(a, b), 3)))
-    axes: list[tuple[str, ...]] = [("axis", "voxel mm", "edge spread mm", "in voxels", "noise kernel mm")]
-    kernel = found.spectrum.fwhm_mm if found.spectrum else (None, None, None)
+def warnings_of(found: Measured) -> list[str]:
+    """Return what limits the values, beyond what the estimators say themselves."""
+    warnings = []
+    if found.is_bracketed:
+        low, high = found.noise_range
+        brightest = max(range(len(found.contrast.names)), key=lambda t: found.contrast.mean[t])
+        name = found.contrast.names[brightest]
+        few, many = found.contrast.snr[brightest], found.white.snr[brightest]
+        warnings.append(
+            f"the noise is only bracketed: its sd is {low:.4g} if it is white and {high:.4g} if the colour of the "
+            f"residuals is its own and not anatomy's. SNR and CNR are given for the latter; {name} has an SNR of "
+            f"{few:.3g} to {many:.3g}, and the 95 % intervals leave that open"
+        )
+    if found.thin:
+        warnings.append(
+            f"the core of {' and '.join(found.thin)} is thin: its values hold partial volume and rest on few places"
+        )
+    letters = found.orientation
+    edges, spectrum = found.edges, found.spectrum
     for axis in range(3):
-        widths = (edges.voxel_mm[axis], edges.fwhm_mm[axis], edges.fwhm_voxels[axis], kernel[axis])
-        axes.append((found.orientation[axis], *(format_number(w, 2) for w in widths)))
-    noise = f"noise sd {stats.noise_sd:.4g} +- {196 * stats.noise_error:.0f} % ({stats.noise_method})"
-    if found.spectrum:
-        noise += f"; it fills {found.spectrum.white_fraction:.0%} of the band"
-    head = f"{found.image} ({found.weighting})"
-    notes = [f"note: {note}" for note in found.notes]
-    return "\n".join([head, *_lined(rows), "", *_lined(contrasts), "", noise, "", *_lined(axes), *notes])
+        if not math.isfinite(edges.fwhm_mm[axis]):
+            warnings.append(f"axis {letters[axis]}: only {edges.n_edges[axis]} usable edges, too few for a width")
+        if edges.fwhm_voxels[axis] > _SOFT_VOXELS:
+            warnings.append(
+                f"axis {letters[axis]}: an edge spread of {edges.fwhm_voxels[axis]:.1f} voxels is more than a point "
+                "spread makes; the borders there are soft, or lie too close together to be told apart"
+            )
+        width = spectrum.fwhm_mm[axis] / edges.voxel_mm[axis] if spectrum else 0.0
+        if width > _SMOOTH_VOXELS:
+            warnings.append(
+                f"axis {letters[axis]}: the noise is that of a kernel {width:.1f} voxels wide: the scan was probably "
+                "filtered or interpolated, and its voxels are finer than its detail"
+            )
+    return warnings
 
 
-def _spectrum(volume: Volume, tissues: TissueMap, notes: list[str]) -> NoiseSpectrum | None:
-    core = max(tissue_cores(tissues)[0], key=lambda each: int(each.sum()))
+def _parameters(job: Job, found: Measured) -> dict[str, object]:
+    tissues = {"Tissues": [path.name for path in job.tissues]} if job.tissues else {}
+    return {"Weighting": found.weighting, "Segmenter": job.segmenter_used, "Mask": job.mask_used, **tissues}
+
+
+def _spectrum(volume: Volume, tissues: TissueMap, cores: Sequence[Tensor], notes: list[str]) -> NoiseSpectrum | None:
     try:
-        return noise_spectrum(volume, tissues.mask, core)
+        return noise_spectrum(volume, tissues.mask, max(cores, key=lambda core: int(core.sum())))
     except BadInputError as error:
         notes.append(str(error))
         return None
-
-
-def _range(interval: tuple[float, float], n_digits: int) -> str:
-    return " to ".join(f"{end:.{n_digits}g}" for end in interval)
-
-
-def _lined(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -18,7 +18,7 @@ _INSIDE_WIDTH, _INSIDE_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTO
 
 @dataclass(frozen=True)
 class Line:
-    """A series of points; `colour` is CSS."""
+    """A series of points; `colour` is CSS. A line without a name is not in the legend."""
 
     name: str
     x: tuple[float, ...]
@@ -86,7 +86,7 @@ def line_svg(plot: LinePlot) -> Markup:
         )
         dash = ' stroke-dasharray="6 4"' if line.dashed else ""
         parts.append(f'<path fill="none" stroke="{escape(line.colour)}" stroke-width="2.2"{dash} d="M{points}"/>')
-    parts += _legend([(line.name, line.colour) for line in drawn])
+    parts += _legend([(line.name, line.colour) for line in drawn if line.name])
     return _svg(plot.title, parts, plot.x_label, plot.y_label)
 
 

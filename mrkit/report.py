@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mrcore.errors import BadInputError
 from mrkit.curves import Curve, curve_svg
+from mrkit.plots import line_svg
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MISSING = "\N{EN DASH}"
@@ -168,7 +169,7 @@ def rendered(report: Report, template: str, more: Mapping[str, object]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": _data_uri, "svg": curve_svg}
+    environment.filters |= {"data_uri": _data_uri, "svg": curve_svg, "lines": line_svg}
     return environment.get_template(template).render(
         more,
         report=report,
