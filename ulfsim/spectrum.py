@@ -211,6 +211,8 @@ def _power(autocorrelation: np.ndarray) -> np.ndarray:
 def _detrended(image: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
     """Return the image less its mean over 7 x 7 x 7 voxels of the core, and where that mean rests on enough of them."""
     weight = core.double()
-    mean = torch.nn.functional.avg_pool3d(torch.stack([image * weight, weight])[:, None], 7, 1, 3)[:, 0]
+    # Padded by hand: the pooling's own padding refuses images of fewer than 7 slices.
+    padded = torch.nn.functional.pad(torch.stack([image * weight, weight])[:, None], (3,) * 6)
+    mean = torch.nn.functional.avg_pool3d(padded, 7, 1)[:, 0]
     inside = core & (mean[1] > 0.15)
     return torch.where(inside, image - mean[0] / mean[1].clamp_min(1e-6), 0.0), inside

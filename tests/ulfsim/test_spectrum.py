@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mrcore.errors import BadInputError
+from mrcore.grid import Grid
 from mrcore.noise import complex_noise, seeded
 from mrcore.phantom import head_grid
 from mrcore.volume import Volume
@@ -91,3 +92,13 @@ def test_width_of_an_autocorrelation_is_exact():
 def test_a_tiny_core_is_refused():
     with pytest.raises(BadInputError, match="at least 50"):
         noise_spectrum(Volume(torch.ones(GRID.shape) * BOX, GRID), torch.zeros_like(BOX))
+
+
+def test_a_stack_of_few_slices_has_a_colour_within_its_slices():
+    noise = complex_noise((64, 64, 5), SD, seeded(3, "slices"), (1.5, 1.5, 0.0)).real
+    grid = Grid((64, 64, 5), np.diag([2.0, 2.0, 6.0, 1.0]))
+    core = torch.zeros(grid.shape, dtype=torch.bool)
+    core[8:56, 8:56] = True
+    found = noise_spectrum(Volume((60 + noise) * core, grid), core)
+    assert found.method == RESIDUAL
+    assert found.fwhm_mm[:2] == pytest.approx((3.0, 3.0), rel=0.15)
