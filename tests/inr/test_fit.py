@@ -11,10 +11,13 @@ import pytest
 import torch
 from operators import grid, positions_mm
 
+from inr.base import slabs_of
 from inr.baselines import cubic, tikhonov
 from inr.field import FieldSettings
-from inr.fit import FitSettings, fit
+from inr.fit import FitSettings, _batches, fit
+from inr.hashgrid import HashGrid
 from inr.loss import data_term, dice_cross_entropy, total_variation
+from inr.siren import Siren
 from mrcore.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator, predict
@@ -164,6 +167,39 @@ def test_same_seed_same_bytes_other_seed_other_bytes(case):
     assert not torch.equal(one.image, other.image)
     # The seed decides where the descent begins, not where it ends.
     assert (one.image - other.image).abs().max().item() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("design", "rate", "batch"),
+    [(Siren(0.02, 24, 2), 5e-3, 0.25), (HashGrid(40.0, n_levels=3), 0.01, 1.0)],
+    ids=["SIREN in batches", "hash grid"],
+)
+def test_any_field_fits_through_the_operator(case, design, rate, batch):
+    settings = dataclasses.replace(QUICK, field=design, learning_rate=rate, batch=batch, n_steps=20)
+    blurred = cubic(Volume(case.scan, grid((38, 38, 19), (5.0, 5.0, 10.0))), case.lattice).data
+    done = run(case, settings, start=blurred)
+    residual = [data_term(case.operator, x * case.mask, case.scan, SD).item() for x in (blurred, done.image)]
+    assert residual[1] < 0.99 * residual[0]
+    assert psnr(case.truth, done.image, case.mask) > psnr(case.truth, blurred, case.mask)
+
+
+def test_batches_meet_every_voxel_once_a_round(case):
+    slabs = slabs_of(case.mask)
+    batches = _batches(slabs, 0.25, seeded(0, "test"))
+    met = torch.zeros(slabs.n_points)
+    sizes = []
+    for _ in range(4):
+        part, at = next(batches)
+        assert part.n_points == len(at)
+        met[at] += 1
+        sizes.append(len(at))
+    assert torch.equal(met, torch.ones_like(met))
+    assert max(sizes) < 1.1 * min(sizes)
+    _, again = next(batches)
+    assert len(again) != sizes[0], "drawn anew in each round"
+    part, at = next(_batches(slabs, 1.0, seeded(0, "test")))
+    assert part is slabs
+    assert at == slice(None)
 
 
 def test_same_seed_in_another_process_same_bytes():
