@@ -35,7 +35,7 @@ class Siren:
     `frequency` of the other layers is that of the paper: it sets how fast they learn, not what they start as.
     """
 
-    bandwidth_per_mm: float = 0.05
+    bandwidth_per_mm: float = 0.03
     n_hidden: int = 128
     n_layers: int = 3
     frequency: float = 30.0
