@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
-PACKAGES = {"mrcore", "ulfsim", "inr", "mrkit"}
+PACKAGES = {"mrcore", "ulfsim", "inr", "recon", "mrkit"}
 
 
 def python(code: str) -> str:

@@ -1,0 +1,1 @@
+"""Magnetic resonance fingerprinting: from a pulse sequence to dictionaries, subspaces and matching."""
