@@ -28,7 +28,8 @@ def null_share(
     """Return the share (X, Y, Z) of each voxel's prior variance that the data leave: 1 - diag R, 0 to 1.
 
     The diagonal is that of Rademacher probes v: the mean of v * (R v) (Bekas et al., Applied Numerical Mathematics
-    2007;57:1214); its standard error is at most 0.5 / sqrt(n_probes). It does not depend on any scan. Operators are real.
+    2007;57:1214); its standard error is at most 0.5 / sqrt(n_probes). It does not depend on any scan. Operators are
+    real.
 
     Raises:
         BadInputError: a noise or prior sd that is not positive, or no probe.

@@ -71,6 +71,8 @@ def ensemble(
     For a voxel of a fold the error of the mean of its fits has the variance of noise plus (scale^2 + 1 / n_seeds)
     times their spread. The scale makes the mean square of both sides equal, over all held-out voxels in the `mask`
     (bool, scan's shape); `sd` is the spread of all members, scaled alike. `spacing_mm` is the scan's.
+    Held-out voxels calibrate what a scan can show. Detail that no voxel sees, all fits may get wrong alike: its error
+    is in neither, and `inr.null_space` says where it can be.
 
     Raises:
         BadInputError: too few folds or seeds, no held-out voxel in the mask, or fits without any spread.
