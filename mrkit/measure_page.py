@@ -23,7 +23,8 @@ _HOW = {
 }
 _EDGE_TEXT = (
     "Borders that the scan shows, averaged across their edge. The fitted width is that of a Gaussian line spread; the "
-    "grey ramp is what an ideal voxel makes of a sharp step. Soft borders widen it: an upper bound of the blur."
+    "grey ramp is what an ideal voxel makes of a sharp step. Soft borders widen it: an upper bound of the blur. Tilted "
+    "borders are blurred along the other axes as well, which the fit takes out: the mean profile may be wider than it."
 )
 _AIR_SPECTRUM_TEXT = "From the air around the head. White noise is 1 at all frequencies; filters make it fall."
 _RESIDUAL_SPECTRUM_TEXT = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrkit.measured import Measured
 from mrkit.plots import Line, LinePlot
@@ -39,8 +40,7 @@ def histogram_plot(found: Measured) -> LinePlot:
     """Return the share of the brain by intensity and tissue, with the mean of each core as a dashed line."""
     mask = found.tissues.mask
     values = found.volume.data[mask].double().numpy()
-    low, high = min(0.0, float(values.min())), float(np.quantile(values, 0.999))
-    bins = np.linspace(low, high if high > low else low + 1, _N_BINS + 1)
+    bins = intensity_bins(values)
     middle = tuple(((bins[1:] + bins[:-1]) / 2).tolist())
     lines, means = [], []
     counts = [np.histogram(values, bins, weights=p[mask].double().numpy())[0] for p in found.tissues.prob]
@@ -53,6 +53,20 @@ def histogram_plot(found: Measured) -> LinePlot:
         means.append(Line("", (mean, mean), (0.0, highest), colour, dashed=True))
     title = "Intensities by tissue; dashed: signal in the core"
     return LinePlot(title, "intensity", "% of the brain per bin", (*lines, *means))
+
+
+def intensity_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return about 100 bin edges from 0 to the brightest values, the brightest 0.1 % left out.
+
+    Images of whole numbers get as many levels in every bin: otherwise the histogram would look like a comb.
+    """
+    levels = np.unique(values)
+    step = float(np.diff(levels).min()) if levels.size > 1 else 1.0
+    low, high = min(0.0, float(levels[0])), float(np.quantile(values, 0.999))
+    width = step * max(1, round((high - low) / _N_BINS / step))
+    n_bins = max(1, math.ceil((high - low) / width))
+    found: NDArray[np.float64] = low - step / 2 + width * np.arange(n_bins + 1)
+    return found
 
 
 def _edge_plot(found: Measured, axis: int) -> LinePlot:

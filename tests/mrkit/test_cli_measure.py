@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from mrkit.cli import main
+from mrkit.measure_plots import intensity_bins
 
 AFFINE = np.diag([2.0, 2.0, 4.0, 1.0])
 SD = 4.0
@@ -165,3 +166,13 @@ def test_help_names_what_is_written(capfd):
     text = capfd.readouterr().out
     assert "SCAN_measure.html" in text
     assert "--force" in text
+
+
+def test_bins_hold_as_many_whole_numbers_each():
+    values = np.repeat(np.arange(0, 256.0), 5)
+    counts = np.histogram(values, intensity_bins(values))[0]
+    assert len(counts) == 85
+    assert set(counts.tolist()) == {3 * 5}
+    smooth = np.linspace(0, 1, 5001)
+    assert 95 <= len(intensity_bins(smooth)) <= 105
+    assert len(intensity_bins(np.full(9, 2.0))) >= 2
