@@ -104,7 +104,7 @@ def measure(
 ) -> ContrastStats:
     """Measure `volume` (magnitude, or complex: its magnitude counts) in the cores of `tissues`, on the same grid.
 
-    The noise is estimated from the air around the brain, else from second differences in the core with most room,
+    The noise is estimated from the air around the brain, else from second differences in `noise_core`,
     which are too small where noise is coloured (`coloured_noise` undoes that; pass it as `noise`). `noise_sd` (per real
     channel) is taken as exact. With magnitudes M the signal is
     A^2 = mean(M)^2 + min(var(M), noise_sd^2) - 2 noise_sd^2: this is E[M^2] = A^2 + 2 sd^2 without the variance
@@ -121,7 +121,7 @@ def measure(
     if noise_sd is not None:
         noise = NoiseEstimate(noise_sd, GIVEN, 0, "")
     elif noise is None:
-        noise = _noise_of(volume.data, tissues.mask, cores)
+        noise = _noise_of(volume.data, tissues)
     magnitude = volume.data.abs() if volume.data.is_complex() else volume.data
     values = [magnitude[core].double() for core in cores]
     errors = [mean_error(magnitude, core, volume.grid.spacing_mm) for core in cores]
@@ -148,11 +148,10 @@ def coloured_noise(volume: Volume, tissues: TissueMap) -> NoiseEstimate:
     Raises:
         BadInputError: noise that cannot be estimated.
     """
-    cores, _ = tissue_cores(tissues)
-    found = _noise_of(volume.data, tissues.mask, cores)
+    found = _noise_of(volume.data, tissues)
     if found.method != RESIDUAL:
         return found
-    magnitude, core = volume.data.abs(), _roomiest(cores)
+    magnitude, core = volume.data.abs(), noise_core(tissues)
     fwhm_voxels = residual_colour(magnitude, core)
     most = noise_spectrum(Volume(magnitude * tissues.mask, volume.grid), tissues.mask, core).sd
     air = background_noise(magnitude, tissues.mask)
@@ -232,19 +231,30 @@ def tissue_cores(
     return tuple(cores), tuple(notes)
 
 
+def noise_core(tissues: TissueMap, threshold: float = 0.9, n_enough: int = 200) -> Tensor:
+    """Return the core (X, Y, Z, bool) in which noise is measured by residuals: that of WM, the most uniform tissue.
+
+    Where it has room for fewer than `n_enough` voxels with all neighbours, it is that of the tissue with most room; the
+    whole brain where no tissue has any. Its outer voxels stay: the filters need their neighbours inside, which leaves
+    the outer ones out once; a second time would cost most of the voxels that the estimate rests on.
+    """
+    cores: dict[str, Tensor] = dict(zip(tissues.names, tissues.prob > threshold, strict=True))
+    room = {name: int(_eroded(core).count_nonzero()) for name, core in cores.items()}
+    if room.get("WM", 0) >= n_enough:
+        return cores["WM"]
+    most = max(room, key=lambda name: room[name])
+    return cores[most] if room[most] else tissues.mask
+
+
 def pairs(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Return the pairs whose contrast counts, later tissue first: (WM, GM), (WM, CSF), (GM, CSF)."""
     return tuple(itertools.combinations(reversed(names), 2))
 
 
-def _noise_of(data: Tensor, mask: Tensor, cores: tuple[Tensor, ...]) -> NoiseEstimate:
-    if data.is_complex() and (air := air_of(data, mask)) is not None:
+def _noise_of(data: Tensor, tissues: TissueMap) -> NoiseEstimate:
+    if data.is_complex() and (air := air_of(data, tissues.mask)) is not None:
         return NoiseEstimate(air.sd, COMPLEX_BACKGROUND, air.n_voxels, air.message, air.plausible)
-    return estimate_noise(data.abs() if data.is_complex() else data, mask, _roomiest(cores))
-
-
-def _roomiest(cores: tuple[Tensor, ...]) -> Tensor:
-    return max(cores, key=lambda core: int(_eroded(core).sum()))
+    return estimate_noise(data.abs() if data.is_complex() else data, tissues.mask, noise_core(tissues))
 
 
 def _signal(magnitude: Tensor, sd: float) -> float:

@@ -21,7 +21,7 @@ from mrcore.grid import Triple
 from mrcore.noise_estimate import BACKGROUND, RESIDUAL, NoiseEstimate, background_noise, residual_noise
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from ulfsim.edge_spread import edge_spread
-from ulfsim.measure import ContrastStats, measure, pairs, tissue_cores
+from ulfsim.measure import ContrastStats, measure, noise_core, pairs
 from ulfsim.plan import scan_axes
 from ulfsim.spectrum import NoiseSpectrum, noise_spectrum
 
@@ -184,12 +184,12 @@ def facts_from_json(values: Mapping[str, Any]) -> ScanFacts:
 
 
 def _noises(volume: Volume, tissues: TissueMap) -> dict[str, NoiseEstimate]:
-    """Return the noise by method: air around the brain, and second differences in the core with most room."""
+    """Return the noise by method: air around the brain, and second differences in `noise_core`."""
     found: dict[str, NoiseEstimate] = {}
     air = background_noise(volume.data, tissues.mask)
     if air is not None:
         found[BACKGROUND] = air
-    for region in (_roomiest(tissues), tissues.mask):
+    for region in (noise_core(tissues), tissues.mask):
         with suppress(BadInputError):  # too small for the filter
             found[RESIDUAL] = residual_noise(volume.data, region)
             break
@@ -203,14 +203,10 @@ def _colours(volume: Volume, tissues: TissueMap, order: tuple[int, int, int]) ->
     airless = Volume(torch.where(tissues.mask, volume.data, 0.0), volume.grid)
     for seen in (volume, airless):
         with suppress(BadInputError):
-            spectrum = noise_spectrum(seen, tissues.mask, _roomiest(tissues))
+            spectrum = noise_spectrum(seen, tissues.mask, noise_core(tissues))
             if spectrum.sd > 0 and spectrum.method not in found:
                 found[spectrum.method] = _colour(spectrum, order)
     return found
-
-
-def _roomiest(tissues: TissueMap) -> Tensor:
-    return max(tissue_cores(tissues)[0], key=lambda core: int(core.sum()))
 
 
 def _contrast(stats: ContrastStats) -> ContrastFacts:

@@ -82,7 +82,7 @@ def noise_spectrum(volume: Volume, mask: Tensor, core: Tensor | None = None) -> 
         sd, method, n_voxels = air.sd, COMPLEX_BACKGROUND if volume.data.is_complex() else BACKGROUND, air.n_voxels
     else:
         core = mask if core is None else core
-        rest, inside = _detrended(volume.data.abs().double(), core)
+        rest, inside = detrended(volume.data.abs().double(), core)
         n_voxels = int(inside.sum())
         if n_voxels < 50:
             raise BadInputError(f"the noise spectrum needs at least 50 voxels of tissue, got {n_voxels}")
@@ -161,7 +161,7 @@ def _second_difference_width(image: Tensor, core: Tensor, axis: int) -> float:
         return math.nan
     # Borders that reach into the core are not noise.
     limit = 4 * float((values - values.median()).abs().median()) / 0.6745
-    found = _autocorrelation(detail, inside & (detail.abs() <= limit), axis, n_lags=1)
+    found = _autocorrelation(detail, inside & (detail.abs() <= limit), axis, n_lags=1, n_errors=0.0)
     if len(found) < 2:
         return math.nan
 
@@ -182,8 +182,13 @@ def _fitted_width(misfit: Callable[[float], np.ndarray]) -> float:
     return float(minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x)
 
 
-def _autocorrelation(values: Tensor, inside: Tensor, axis: int, n_lags: int = _N_LAGS) -> np.ndarray:
-    """Return the real autocorrelation along an axis, over pairs that both lie `inside`; insignificant lags are 0."""
+def _autocorrelation(
+    values: Tensor, inside: Tensor, axis: int, n_lags: int = _N_LAGS, n_errors: float = 3.0
+) -> np.ndarray:
+    """Return the real autocorrelation along an axis, over pairs that both lie `inside`.
+
+    Lags within `n_errors` standard errors of white noise, whose lags are 0, are set to 0.
+    """
     masked = torch.where(inside, values, torch.zeros((), dtype=values.dtype))
     variance = float((masked.abs().double().square()).sum() / inside.sum().clamp_min(1))
     found = [1.0]
@@ -195,7 +200,7 @@ def _autocorrelation(values: Tensor, inside: Tensor, axis: int, n_lags: int = _N
             break
         product = float((a * b.conj()).real.double().sum()) if values.is_complex() else float((a * b).double().sum())
         correlation = product / n_pairs / variance
-        found.append(correlation if abs(correlation) > 3 / math.sqrt(n_pairs) else 0.0)
+        found.append(correlation if abs(correlation) > n_errors / math.sqrt(n_pairs) else 0.0)
     return np.array(found)
 
 
@@ -208,7 +213,7 @@ def _power(autocorrelation: np.ndarray) -> np.ndarray:
     return found
 
 
-def _detrended(image: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+def detrended(image: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
     """Return the image less its mean over 7 x 7 x 7 voxels of the core, and where that mean rests on enough of them."""
     weight = core.double()
     # Padded by hand: the pooling's own padding refuses images of fewer than 7 slices.

@@ -13,7 +13,7 @@ from mrcore.phantom import digital_head, head_grid
 from mrcore.volume import TISSUES, TissueMap, Volume
 from ulfsim.air import COMPLEX_BACKGROUND
 from ulfsim.edge_spread import edge_spread
-from ulfsim.measure import GIVEN, ContrastStats, coloured_noise, mean_error, measure, pairs, tissue_cores
+from ulfsim.measure import GIVEN, ContrastStats, coloured_noise, mean_error, measure, noise_core, pairs, tissue_cores
 from ulfsim.spectrum import noise_spectrum
 
 LEVEL = {"CSF": 1.0, "GM": 6.0, "WM": 8.0}
@@ -208,3 +208,25 @@ def test_hku_k_space_images_are_measured(shared_data):
 
 def test_pairs_put_the_brighter_tissue_first():
     assert pairs(TISSUES) == (("WM", "GM"), ("WM", "CSF"), ("GM", "CSF"))
+
+
+def _boxes(*widths):
+    """One box per tissue, side by side, of these widths along x."""
+    prob = torch.zeros(3, 40, 12, 12)
+    start = 1
+    for index, width in enumerate(widths):
+        prob[index, start : start + width, 1:11, 1:11] = 1.0
+        start += width
+    return TissueMap(prob, TISSUES, Grid((40, 12, 12), np.eye(4)))
+
+
+def test_residual_noise_is_measured_in_white_matter_with_its_outer_voxels():
+    tissues = _boxes(20, 5, 8)  # CSF has more room
+    assert torch.equal(noise_core(tissues), tissues.prob[2] > 0.9)
+
+
+def test_residual_noise_is_measured_where_there_is_room():
+    tissues = _boxes(5, 20, 4)  # 4 x 10 x 10 of white matter leave 2 x 8 x 8 with all neighbours
+    assert torch.equal(noise_core(tissues), tissues.prob[1] > 0.9)
+    thin = TissueMap(0.8 * tissues.prob, TISSUES, tissues.grid)
+    assert torch.equal(noise_core(thin), thin.mask)
