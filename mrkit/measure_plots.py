@@ -65,8 +65,7 @@ def intensity_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
     low, high = min(0.0, float(levels[0])), float(np.quantile(values, 0.999))
     width = step * max(1, round((high - low) / _N_BINS / step))
     n_bins = max(1, math.ceil((high - low) / width))
-    found: NDArray[np.float64] = low - step / 2 + width * np.arange(n_bins + 1)
-    return found
+    return np.asarray(low - step / 2 + width * np.arange(n_bins + 1), np.float64)
 
 
 def _edge_plot(found: Measured, axis: int) -> LinePlot:
