@@ -39,6 +39,11 @@ class AtomGrid:
         """Number of atoms."""
         return len(self.t1_s)
 
+    def to(self, device: torch.device | str) -> AtomGrid:
+        """Return the grid on a device."""
+        t1_s, t2_s, b1, lattice = (tensor.to(device) for tensor in (self.t1_s, self.t2_s, self.b1, self.lattice))
+        return AtomGrid(t1_s, t2_s, b1, self.step, lattice)
+
 
 @dataclass(frozen=True, eq=False)
 class Dictionary:
@@ -58,6 +63,10 @@ class Dictionary:
         norms = self.atoms.norm(dim=1)
         if not bool(norms.isfinite().all()) or not bool((norms > 0).all()):
             raise BadInputError("every atom must be finite and must have a signal")
+
+    def to(self, device: torch.device | str) -> Dictionary:
+        """Return the dictionary on a device."""
+        return Dictionary(self.grid.to(device), self.atoms.to(device), self.subspace)
 
 
 def log_grid(

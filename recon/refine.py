@@ -50,7 +50,7 @@ def refine(dictionary: Dictionary, match: Match, coefficients: Tensor, n_iter: i
             f"{len(match.atom)} matched voxels need coefficients of length {atoms.shape[1]}, "
             f"got {tuple(coefficients.shape)}"
         )
-    position, slopes = _positions(grid).to(atoms.device), _slopes(grid, atoms)
+    position, slopes = _positions(grid), _slopes(grid, atoms)
     data = coefficients.to(atoms.dtype.to_complex())
     atom, log_step = match.atom, math.log1p(grid.step)
     for iteration in range(n_iter):
@@ -103,7 +103,7 @@ def _slopes(grid: AtomGrid, atoms: Tensor) -> tuple[Tensor, Tensor]:
     """Return the derivatives of the atoms by log T1 and log T2, from both neighbours or the one there is."""
     slopes = []
     for axis in (0, 1):
-        before, after = (_neighbour(grid, axis, shift).to(atoms.device) for shift in (-1, 1))
+        before, after = (_neighbour(grid, axis, shift) for shift in (-1, 1))
         own = torch.arange(len(atoms), device=atoms.device)
         n_steps = ((before != own).int() + (after != own).int()).clamp_min(1)
         slopes.append((atoms[after] - atoms[before]) / (n_steps[:, None] * math.log1p(grid.step)))
@@ -116,7 +116,7 @@ def _neighbour(grid: AtomGrid, axis: int, shift: int) -> Tensor:
     moved = torch.full_like(grid.lattice, -1)
     moved.narrow(axis, max(-shift, 0), n - 1).copy_(grid.lattice.narrow(axis, max(shift, 0), n - 1))
     there = grid.lattice >= 0
-    neighbour = torch.empty(grid.n_atoms, dtype=torch.int64)
+    neighbour = grid.lattice.new_empty(grid.n_atoms)
     neighbour[grid.lattice[there]] = torch.where(moved[there] >= 0, moved[there], grid.lattice[there])
     return neighbour
 
@@ -124,5 +124,5 @@ def _neighbour(grid: AtomGrid, axis: int, shift: int) -> Tensor:
 def _nearest(grid: AtomGrid, at: Tensor, b1: Tensor, instead: Tensor) -> Tensor:
     """Return the atom at the lattice point nearest to `at` (voxels, 2); `instead` where there is none."""
     first, second = (at[:, axis].round().long().clamp(0, grid.lattice.shape[axis] - 1) for axis in (0, 1))
-    found = grid.lattice.to(at.device)[first, second, b1.long()]
+    found = grid.lattice[first, second, b1.long()]
     return torch.where(found >= 0, found, instead)

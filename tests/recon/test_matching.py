@@ -160,3 +160,12 @@ def test_data_that_do_not_fit_are_refused(dictionary):
         match_index(atoms, weighted[:3])
     with pytest.raises(BadInputError, match="matched voxels"):
         refine(dictionary, match(index, torch.ones(4, 6)), torch.ones(3, 6))
+
+
+def test_a_moved_dictionary_gives_the_same(dictionary):
+    _, _, data = noisy(dictionary.atoms, n=50)
+    moved = dictionary.to("cpu")
+    found = match(match_index(moved.atoms).to("cpu"), data)
+    fine, expected = refine(moved, found, data), refine(dictionary, match(match_index(dictionary.atoms), data), data)
+    assert torch.equal(fine.t1_s, expected.t1_s)
+    assert moved.grid.step == dictionary.grid.step
