@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mrcore.atomic import atomic_write, refuse_existing
@@ -72,7 +72,7 @@ def save_denoiser(denoiser: Denoiser, path: Path, *, dtype: torch.dtype = torch.
     header = {"format": _FORMAT, "version": _VERSION, "settings": json.dumps(settings), "card": json.dumps(card)}
     weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in denoiser.net.state_dict().items()}
     with atomic_write(path, force=force) as temporary:
-        save_file(weights, temporary, metadata=header)
+        temporary.write_bytes(save(weights, metadata=header))  # its own writer makes files that only the owner reads
     with atomic_write(card_path, force=force) as temporary:
         said = {"Format": _FORMAT, "Version": _VERSION, "Settings": settings, "Card": card}
         temporary.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")

@@ -161,6 +161,7 @@ def test_file_holds_net_and_card(tmp_path):
     assert torch.equal(read(x, 0.1), made(x, 0.1))
     assert read.card == CARD
     assert read.net.settings == SMALL[3]
+    assert path.stat().st_mode == (tmp_path / "net.json").stat().st_mode
     beside = json.loads((tmp_path / "net.json").read_text())
     assert beside["Card"]["sources"][0] == {"name": "a.nii.gz", "sha256": "ab12", "licence": "CC0"}
     assert beside["Card"]["held_out"] == {"slice": 31.5}
