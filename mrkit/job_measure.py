@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
 
 from mrcore.errors import BadInputError
 from mrcore.sidecar import sidecar_path, write_sidecar
@@ -19,7 +16,7 @@ from mrkit.outputs import Provenance, check_targets, write_page, write_tissues
 from mrkit.prepare import find_tissues, usable
 from ulfsim.air import RESIDUAL
 from ulfsim.edge_spread import edge_spread
-from ulfsim.measure import coloured_noise, measure, tissue_cores
+from ulfsim.measure import coloured_noise, measure, noise_core, tissue_cores
 from ulfsim.spectrum import NoiseSpectrum, noise_spectrum
 
 _SMOOTH_VOXELS, _SOFT_VOXELS = 1.5, 3.0
@@ -40,7 +37,7 @@ def measure_file(job: Job) -> Measured:
     contrast = measure(volume, tissues, noise=coloured_noise(volume, tissues))
     cores, _ = tissue_cores(tissues)
     white = measure(volume, tissues) if contrast.noise_method == RESIDUAL else contrast
-    spectrum = _spectrum(volume, tissues, cores, notes)
+    spectrum = _spectrum(volume, tissues, notes)
     edges = edge_spread(volume, tissues.mask)
     said = (*notes, *contrast.notes, *(spectrum.notes if spectrum else ()))
     found = Measured(
@@ -122,9 +119,9 @@ def _parameters(job: Job, found: Measured) -> dict[str, object]:
     return {"Weighting": found.weighting, "Segmenter": job.segmenter_used, "Mask": job.mask_used, **tissues}
 
 
-def _spectrum(volume: Volume, tissues: TissueMap, cores: Sequence[Tensor], notes: list[str]) -> NoiseSpectrum | None:
+def _spectrum(volume: Volume, tissues: TissueMap, notes: list[str]) -> NoiseSpectrum | None:
     try:
-        return noise_spectrum(volume, tissues.mask, max(cores, key=lambda core: int(core.sum())))
+        return noise_spectrum(volume, tissues.mask, noise_core(tissues))
     except BadInputError as error:
         notes.append(str(error))
         return None
