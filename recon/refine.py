@@ -50,7 +50,7 @@ def refine(dictionary: Dictionary, match: Match, coefficients: Tensor, n_iter: i
             f"{len(match.atom)} matched voxels need coefficients of length {atoms.shape[1]}, "
             f"got {tuple(coefficients.shape)}"
         )
-    position, slopes = _positions(grid), _slopes(grid, atoms)
+    position, slopes = _positions(grid), lattice_slopes(grid, atoms)
     data = coefficients.to(atoms.dtype.to_complex())
     atom, log_step = match.atom, math.log1p(grid.step)
     for iteration in range(n_iter):
@@ -99,7 +99,7 @@ def _positions(grid: AtomGrid) -> Tensor:
     return points[order].to(grid.t1_s.dtype)
 
 
-def _slopes(grid: AtomGrid, atoms: Tensor) -> tuple[Tensor, Tensor]:
+def lattice_slopes(grid: AtomGrid, atoms: Tensor) -> tuple[Tensor, Tensor]:
     """Return the derivatives of the atoms by log T1 and log T2, from both neighbours or the one there is."""
     slopes = []
     for axis in (0, 1):
