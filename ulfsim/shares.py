@@ -9,18 +9,22 @@ the fractions of a segmentation do not fit the intensity of the voxel; so the fr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from mrcore.ops import SeparableOp
 from mrcore.volume import TissueMap, Volume
-from ulfsim.window import Window
+from ulfsim.window import Window, true_voxels
 
 _DOUBT = 2e-3  # weight of what the intensity alone says, so that a wrong label can give way
 _STEEPEST, _N_STEPS, _SETTLED = 60.0, 6, 0.2
-_N_AT_ONCE = 1 << 15  # voxels whose temporaries fit a processor's cache
+_N_AT_ONCE = (1 << 15) - 1  # fractions that fit a processor's cache, and that torch does not split among threads
+_N_THREADS = 4  # more would wait for each other between operations this short
 _SMOOTH_MM = 20.0
 
 
@@ -37,20 +41,39 @@ def signal_shares(volume: Volume, tissues: TissueMap, window: Window, levels: Se
     """
     image, prob = volume.data[window].float(), tissues.prob.float()
     shares, top = prob.clone(), max(levels)
-    if not top > 0:
+    if len(prob) == 1 or not top > 0:
         return shares
     means = torch.tensor([max(level, 1e-3 * top) for level in levels], device=prob.device)
     bias = _bias(image, torch.tensordot(means, prob, 1), volume, window).reshape(-1)
     order = means.argsort()
     back, ascending = order.argsort(), (means[order] / top)[:, None]
-    flat_image, flat_prob, out = image.reshape(-1), prob.flatten(1), shares.view(len(prob), -1)
-    inside = torch.nonzero((prob.sum(0) > 0.5).reshape(-1)).squeeze(1)
-    for at in torch.split(inside, _N_AT_ONCE if inside.device.type == "cpu" else max(1, len(inside))):
-        fractions = flat_prob.index_select(1, at)[order]
-        total = fractions.sum(0)
-        signal = _tilted(fractions / total, ascending, flat_image[at] / (bias[at] * top)).mul_(ascending)
-        out.index_copy_(1, at, signal.mul_(total / signal.sum(0))[back])
+    flat_image, out = image.reshape(-1), shares.view(len(prob), -1)
+    inside = true_voxels(prob.sum(0) > 0.5)
+
+    def split(at: Tensor) -> None:
+        fractions = out.index_select(1, at)[order]
+        total = _sum(fractions)
+        intensity = flat_image.index_select(0, at).div_(bias.index_select(0, at).mul_(top))
+        signal = _tilted(fractions.div_(total), ascending, intensity).mul_(ascending)
+        out.index_copy_(1, at, signal.mul_(total.div_(_sum(signal)))[back])
+
+    _in_portions(split, inside, max(1, _N_AT_ONCE // len(prob)))
     return shares
+
+
+def _in_portions(function: Callable[[Tensor], None], voxels: Tensor, n_at_once: int) -> None:
+    """Call `function` on portions of a list of voxels, on the CPU by as many threads as torch may use."""
+    if voxels.device.type != "cpu":
+        function(voxels)
+        return
+    inference = torch.is_inference_mode_enabled()  # a mode of this thread alone
+
+    def call(at: Tensor) -> None:
+        with torch.inference_mode(inference):
+            function(at)
+
+    with ThreadPoolExecutor(min(torch.get_num_threads(), _N_THREADS)) as pool:
+        deque(pool.map(call, torch.split(voxels, n_at_once)), 0)
 
 
 def _tilted(fractions: Tensor, levels: Tensor, intensity: Tensor) -> Tensor:
@@ -63,20 +86,25 @@ def _tilted(fractions: Tensor, levels: Tensor, intensity: Tensor) -> Tensor:
     weight = (fractions + _DOUBT * _between(levels, intensity)).clamp_min_(0)
     distance = levels - intensity.clamp(float(levels[0]), float(levels[-1]))
     slope = weight * distance
-    tilt = torch.zeros_like(intensity)
+    tilt, terms = torch.zeros_like(intensity), slope
     for _ in range(_N_STEPS):
-        terms = (distance * tilt).exp_().mul_(slope)
-        excess = terms.clamp_min(0)
-        lack = terms.clamp_max_(0)
-        above, below = excess.sum(0).add_(1e-30), lack.sum(0).sub_(1e-30)  # one of them is 0 on a tissue's level
-        rise = excess.mul_(distance).sum(0).div_(above) - lack.mul_(distance).sum(0).div_(below)
+        excess = terms[1:].clamp_min(0)  # the darkest tissue lacks, the brightest exceeds
+        lack = terms[:-1].clamp_max(0)
+        above, below = _sum(excess).add_(1e-30), _sum(lack).sub_(1e-30)  # one of them is 0 on a tissue's level
+        rise = _sum(excess.mul_(distance[1:])).div_(above).sub_(_sum(lack.mul_(distance[:-1])).div_(below))
         before = tilt
-        tilt = (tilt - (-above / below).log_() / rise.clamp_min_(1e-9)).clamp_(-_STEEPEST, _STEEPEST)
+        tilt = (tilt - above.div_(below).neg_().log_().div_(rise.clamp_min_(1e-9))).clamp_(-_STEEPEST, _STEEPEST)
         if float(before.sub_(tilt).abs_().max()) < _SETTLED:  # the next step would be far below what shares show
             break
+        terms = (distance * tilt).exp_().mul_(slope)
     tilt = torch.where(intensity >= levels[-1], _STEEPEST, torch.where(intensity <= levels[0], -_STEEPEST, tilt))
     tilted = ((levels - levels[-1]) * tilt).exp_().mul_(weight)
-    return tilted.div_(tilted.sum(0))
+    return tilted.div_(_sum(tilted))
+
+
+def _sum(rows: Tensor) -> Tensor:
+    """Return the sum (N) of few long rows (T, N), which `Tensor.sum` is slow at."""
+    return reduce(Tensor.add_, rows[1:].unbind(), rows[0].clone())
 
 
 def _between(levels: Tensor, intensity: Tensor) -> Tensor:

@@ -222,9 +222,8 @@ def _notes(source: Source, truth: Volume, plan: ScanPlan) -> list[str]:
         notes.append(
             "the object touches the edge of its lattice and wraps by one voxel; pad it (ulfsim.plan.with_margin)"
         )
-    data = source.volume.data
-    if float(data.min()) < 0:
-        notes.append(f"{int((data < 0).sum())} negative values of the source were set to 0")
+    if source.n_negative:
+        notes.append(f"{source.n_negative} negative values of the source were set to 0")
     return notes
 
 

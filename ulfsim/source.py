@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
@@ -14,7 +13,7 @@ from mrcore.noise_estimate import NoiseEstimate, background_noise
 from mrcore.volume import TissueMap, Volume, require_same_grid
 from ulfsim.measure import tissue_cores
 from ulfsim.shares import signal_shares
-from ulfsim.window import Window, bounding_box, inner_tissues
+from ulfsim.window import Window, bounding_box, inner_tissues, true_voxels
 
 _N_FOR_NOISE = 1_000_000
 
@@ -88,12 +87,17 @@ class Source:
 
     def core_means(self, image: Tensor) -> tuple[float, ...]:
         """Return the mean of an image (X, Y, Z) on the source's grid in the core of each tissue."""
-        inner = image[self.window]
-        return tuple(float(inner[voxels].double().mean()) for voxels in self._core_voxels)
+        inner = image[self.window].reshape(-1)
+        return tuple(float(inner.index_select(0, voxels).double().mean()) for voxels in self._core_voxels)
 
     @cached_property
-    def _core_voxels(self) -> tuple[tuple[Tensor, ...], ...]:
-        return tuple(torch.nonzero(core, as_tuple=True) for core in self.cores)
+    def _core_voxels(self) -> tuple[Tensor, ...]:
+        return tuple(true_voxels(core) for core in self.cores)
+
+    @cached_property
+    def n_negative(self) -> int:
+        """How many voxels of the image are negative."""
+        return int((self.volume.data < 0).count_nonzero()) if float(self.volume.data.min()) < 0 else 0
 
     @cached_property
     def air_noise(self) -> NoiseEstimate | None:

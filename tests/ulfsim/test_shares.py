@@ -109,3 +109,16 @@ def test_neither_the_window_nor_the_portions_matter(head, monkeypatch):
     wide = tuple(slice(0, n) for n in head.grid.shape)
     levels = [float(head.image.data[core].mean()) for core in tissue_cores(head.tissues)[0]]
     assert torch.allclose(signal_shares(head.image, head.tissues, wide, levels), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_any_number_of_threads_gives_the_same_bytes(head, monkeypatch, n_threads):
+    expected = _shares(head.image, head.tissues)
+    monkeypatch.setattr("torch.get_num_threads", lambda: n_threads)
+    with torch.inference_mode():
+        assert torch.equal(_shares(head.image, head.tissues), expected)
+
+
+def test_one_tissue_has_the_whole_signal(head):
+    brain = TissueMap(head.tissues.prob.sum(0, keepdim=True).clamp_max(1), ("brain",), head.grid)
+    assert torch.equal(_shares(head.image, brain), brain.prob)
