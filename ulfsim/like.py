@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Many
+from contextlib import suppress
 from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from mrcore.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
-from mrcore.bids_sequence import sequence_from_sidecar
+from mrcore.bids_sequence import field_from_sidecar, sequence_from_sidecar
 from mrcore.errors import BadInputError
 from mrcore.grid import Triple
 from mrcore.volume import Volume
@@ -19,6 +20,14 @@ from ulfsim.measure import ContrastStats
 from ulfsim.plan import scan_axes, slice_axis_of
 from ulfsim.presets import FIELD_T, PSF_SOURCE, Preset
 from ulfsim.targets import TargetSnr, from_snrs
+
+_BIDS_KEYS = {
+    "tr_s": "RepetitionTime",
+    "te_s": "EchoTime",
+    "ti_s": "InversionTime",
+    "flip_deg": "FlipAngle",
+    "echo_train_length": "EchoTrainLength",
+}
 
 
 def preset_like(scan: Volume, stats: ContrastStats, weighting: str) -> Preset:
@@ -90,8 +99,20 @@ def _sequence(meta: Mapping[str, object], weighting: str) -> tuple[Sequence, flo
     try:
         found = sequence_from_sidecar(meta, weighting)
     except BadInputError:
-        return Sequence(weighting), FIELD_T, ("sequence: not in its sidecar, or not usable there",)
+        field_t, notes = field_from_sidecar(meta)
+        return _known(meta, weighting), field_t or FIELD_T, (*notes, "sequence: its sidecar does not state all of it")
     return found.sequence, found.field_t or FIELD_T, found.notes
+
+
+def _known(meta: Mapping[str, object], weighting: str) -> Sequence:
+    """Return what an incomplete sidecar states in plain, plausible numbers."""
+    sequence = Sequence(weighting)
+    for name, key in _BIDS_KEYS.items():
+        value = meta.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            with suppress(BadInputError):
+                sequence = replace(sequence, **{name: value})
+    return sequence
 
 
 def blurred(acquisition: Acquisition, fwhm_mm: Triple) -> Acquisition:

@@ -45,7 +45,7 @@ def test_a_scan_without_a_sidecar_keeps_its_weighting():
     preset = preset_like(Volume(scan.data, scan.grid), stats, "FLAIR")
     assert preset.acquisition.sequence == Sequence("FLAIR")
     assert preset.acquisition.field_t == 0.064
-    assert "not in its sidecar" in preset.source
+    assert "does not state all of it" in preset.source
 
 
 def _preset(white, voxel_mm=(1.6, 1.6, 5.0), fwhm=1.0, **changes):
