@@ -40,7 +40,7 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel):
 
 
 def test_wheel_is_small_and_has_the_command(wheel):
-    assert sum(entry.compress_size for entry in wheel.infolist()) < 5e6
+    assert sum(entry.compress_size for entry in wheel.infolist()) < 10e6  # 7 MB are the weights of denoisers
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "mrkit = mrkit.cli:main" in wheel.read(entry_points).decode()
 
