@@ -9,9 +9,7 @@ the fractions of a segmentation do not fit the intensity of the voxel; so the fr
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -23,8 +21,7 @@ from ulfsim.window import Window, true_voxels
 
 _DOUBT = 2e-3  # weight of what the intensity alone says, so that a wrong label can give way
 _STEEPEST, _N_STEPS, _SETTLED = 60.0, 6, 0.2
-_N_AT_ONCE = (1 << 15) - 1  # fractions that fit a processor's cache, and that torch does not split among threads
-_N_THREADS = 4  # more would wait for each other between operations this short
+_N_AT_ONCE = 1 << 18  # fractions that fit the caches of two processors
 _SMOOTH_MM = 20.0
 
 
@@ -57,23 +54,9 @@ def signal_shares(volume: Volume, tissues: TissueMap, window: Window, levels: Se
         signal = _tilted(fractions.div_(total), ascending, intensity).mul_(ascending)
         out.index_copy_(1, at, signal.mul_(total.div_(_sum(signal)))[back])
 
-    _in_portions(split, inside, max(1, _N_AT_ONCE // len(prob)))
+    for at in torch.split(inside, max(1, _N_AT_ONCE // len(prob)) if inside.device.type == "cpu" else len(inside)):
+        split(at)
     return shares
-
-
-def _in_portions(function: Callable[[Tensor], None], voxels: Tensor, n_at_once: int) -> None:
-    """Call `function` on portions of a list of voxels, on the CPU by as many threads as torch may use."""
-    if voxels.device.type != "cpu":
-        function(voxels)
-        return
-    inference = torch.is_inference_mode_enabled()  # a mode of this thread alone
-
-    def call(at: Tensor) -> None:
-        with torch.inference_mode(inference):
-            function(at)
-
-    with ThreadPoolExecutor(min(torch.get_num_threads(), _N_THREADS)) as pool:
-        deque(pool.map(call, torch.split(voxels, n_at_once)), 0)
 
 
 def _tilted(fractions: Tensor, levels: Tensor, intensity: Tensor) -> Tensor:
