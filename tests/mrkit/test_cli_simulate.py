@@ -198,4 +198,3 @@ def test_options_that_do_not_fit_are_refused(tmp_path, capfd):
         assert code == 2
         assert said in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
-
