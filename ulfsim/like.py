@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Many
 from contextlib import suppress
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,7 +26,6 @@ _BIDS_KEYS = {
     "te_s": "EchoTime",
     "ti_s": "InversionTime",
     "flip_deg": "FlipAngle",
-    "echo_train_length": "EchoTrainLength",
 }
 
 
@@ -110,8 +109,9 @@ def _known(meta: Mapping[str, object], weighting: str) -> Sequence:
     for name, key in _BIDS_KEYS.items():
         value = meta.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            given: dict[str, Any] = {name: float(value)}
             with suppress(BadInputError):
-                sequence = replace(sequence, **{name: value})
+                sequence = replace(sequence, **given)
     return sequence
 
 
