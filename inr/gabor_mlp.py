@@ -8,8 +8,9 @@ serve every voxel size and field of view.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -83,25 +84,51 @@ class WireLayer(nn.Module):
         return u, v
 
 
-class _GaborSettings(Protocol):
-    """What the three designs share."""
-
-    @property
-    def frequency_per_mm(self) -> float: ...
-    @property
-    def decay_per_mm(self) -> float: ...
-    @property
-    def n_hidden(self) -> int: ...
-    @property
-    def n_layers(self) -> int: ...
-    @property
-    def frequency(self) -> float: ...
-    @property
-    def decay(self) -> float: ...
-
-
 @dataclass(frozen=True)
-class GaborMlp:
+class _GaborDesign(ABC):
+    """Settings that the three designs share, and how they are built; what differs are the layers."""
+
+    frequency_per_mm: float = 0.05
+    decay_per_mm: float = 0.03
+    n_hidden: int = 128
+    n_layers: int = 3
+    frequency: float = 30.0
+    decay: float = 5.0
+    siren_init: bool = True
+
+    def __post_init__(self) -> None:
+        bands = (self.frequency_per_mm, self.frequency)
+        decays = (self.decay_per_mm, self.decay)
+        if min(bands) <= 0 or min(decays) < 0 or min(self.n_hidden, self.n_layers) < 1:
+            raise BadInputError(f"a Gabor MLP needs positive frequencies and sizes and decays >= 0, got {self}")
+
+    @property
+    def n_features(self) -> int:
+        """Real outputs of a layer."""
+        return self.n_hidden
+
+    @abstractmethod
+    def first(self, grid: Grid, unit_mm: float, generator: torch.Generator) -> nn.Module:
+        """Return the layer that takes positions, its packets centred in the field of view of `grid`."""
+
+    @abstractmethod
+    def inner(self, generator: torch.Generator) -> nn.Module:
+        """Return one of the other layers."""
+
+    def build(self, grid: Grid, n_outputs: int, generator: torch.Generator) -> MlpField:
+        """Build the field for the lattice `grid`."""
+        unit_mm = radian_mm(self.frequency_per_mm)
+        first = self.first(grid, unit_mm, generator)
+        rest = [self.inner(generator) for _ in range(1, self.n_layers)]
+        if not self.siren_init:
+            for layer in rest:
+                plain_init(layer, generator)
+        return MlpField(grid, n_outputs, (unit_mm,) * 3, [first, *rest], self.n_features)
+
+
+@final
+@dataclass(frozen=True)
+class GaborMlp(_GaborDesign):
     """Real Gabor MLP, one map a unit: cos(2 pi f u) exp(-(s u)^2) of a position u = d . x - c in mm in its first layer.
 
     `frequency_per_mm` f (cycles/mm per axis) and `decay_per_mm` s are those of the first layer; d is uniform in -1 to
@@ -110,95 +137,66 @@ class GaborMlp:
     of torch do.
     """
 
-    frequency_per_mm: float = 0.05
-    decay_per_mm: float = 0.03
-    n_hidden: int = 128
-    n_layers: int = 3
-    frequency: float = 30.0
-    decay: float = 5.0
-    siren_init: bool = True
+    def first(self, grid: Grid, unit_mm: float, generator: torch.Generator) -> nn.Module:
+        """Return the layer that takes positions."""
+        layer = GaborLayer(3, self.n_hidden, 1.0, self.decay_per_mm * unit_mm, generator)
+        _centre(layer, grid, unit_mm, slice(None), generator)
+        return layer
 
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def build(self, grid: Grid, n_outputs: int, generator: torch.Generator) -> MlpField:
-        """Build the field for the lattice `grid`."""
-        unit_mm = radian_mm(self.frequency_per_mm)
-        first = GaborLayer(3, self.n_hidden, 1.0, self.decay_per_mm * unit_mm, generator)
-        _centre(first, grid, unit_mm, slice(None), generator)
-        rest = [
-            GaborLayer(self.n_hidden, self.n_hidden, self.frequency, self.decay, generator)
-            for _ in range(1, self.n_layers)
-        ]
-        return _field(grid, n_outputs, unit_mm, [first, *rest], self.n_hidden, self.siren_init, generator)
+    def inner(self, generator: torch.Generator) -> nn.Module:
+        """Return one of the other layers."""
+        return GaborLayer(self.n_hidden, self.n_hidden, self.frequency, self.decay, generator)
 
 
+@final
 @dataclass(frozen=True)
-class TwoMapGaborMlp:
+class TwoMapGaborMlp(_GaborDesign):
     """Real Gabor MLP with maps of their own for wave and envelope; settings as in `GaborMlp`."""
 
-    frequency_per_mm: float = 0.05
-    decay_per_mm: float = 0.03
-    n_hidden: int = 128
-    n_layers: int = 3
-    frequency: float = 30.0
-    decay: float = 5.0
-    siren_init: bool = True
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def build(self, grid: Grid, n_outputs: int, generator: torch.Generator) -> MlpField:
-        """Build the field for the lattice `grid`."""
-        unit_mm = radian_mm(self.frequency_per_mm)
-        first = TwoMapGaborLayer(3, self.n_hidden, 1.0, self.decay_per_mm * unit_mm, generator)
+    def first(self, grid: Grid, unit_mm: float, generator: torch.Generator) -> nn.Module:
+        """Return the layer that takes positions."""
+        layer = TwoMapGaborLayer(3, self.n_hidden, 1.0, self.decay_per_mm * unit_mm, generator)
         with torch.no_grad():
-            first.weight[: self.n_hidden] = first_weights(self.n_hidden, generator)
-        _centre(first, grid, unit_mm, slice(self.n_hidden, None), generator)
-        rest = [
-            TwoMapGaborLayer(self.n_hidden, self.n_hidden, self.frequency, self.decay, generator)
-            for _ in range(1, self.n_layers)
-        ]
-        return _field(grid, n_outputs, unit_mm, [first, *rest], self.n_hidden, self.siren_init, generator)
+            layer.weight[: self.n_hidden] = first_weights(self.n_hidden, generator)
+        _centre(layer, grid, unit_mm, slice(self.n_hidden, None), generator)
+        return layer
+
+    def inner(self, generator: torch.Generator) -> nn.Module:
+        """Return one of the other layers."""
+        return TwoMapGaborLayer(self.n_hidden, self.n_hidden, self.frequency, self.decay, generator)
 
 
+@final
 @dataclass(frozen=True)
-class Wire:
+class Wire(_GaborDesign):
     """Complex Gabor MLP; settings as in `GaborMlp`, `n_hidden` counts complex channels.
 
     An imaginary part of the map amplifies by up to exp((frequency / (2 decay))^2): that ratio is kept to 4 at most.
     """
 
-    frequency_per_mm: float = 0.05
-    decay_per_mm: float = 0.03
     n_hidden: int = 90
-    n_layers: int = 3
     frequency: float = 20.0
     decay: float = 10.0
-    siren_init: bool = True
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         if self.frequency > 4 * self.decay:
             raise BadInputError(f"WIRE needs a frequency of at most 4 times the decay, or it overflows, got {self}")
 
-    def build(self, grid: Grid, n_outputs: int, generator: torch.Generator) -> MlpField:
-        """Build the field for the lattice `grid`."""
-        unit_mm = radian_mm(self.frequency_per_mm)
-        first = WireLayer(3, self.n_hidden, 1.0, self.decay_per_mm * unit_mm, generator, real_input=True)
-        _centre(first, grid, unit_mm, slice(None), generator)
-        rest = [
-            WireLayer(self.n_hidden, self.n_hidden, self.frequency, self.decay, generator)
-            for _ in range(1, self.n_layers)
-        ]
-        return _field(grid, n_outputs, unit_mm, [first, *rest], 2 * self.n_hidden, self.siren_init, generator)
+    @property
+    def n_features(self) -> int:
+        """Real outputs of a layer: both parts."""
+        return 2 * self.n_hidden
 
+    def first(self, grid: Grid, unit_mm: float, generator: torch.Generator) -> nn.Module:
+        """Return the layer that takes positions."""
+        layer = WireLayer(3, self.n_hidden, 1.0, self.decay_per_mm * unit_mm, generator, real_input=True)
+        _centre(layer, grid, unit_mm, slice(None), generator)
+        return layer
 
-def _check(settings: _GaborSettings) -> None:
-    bands = (settings.frequency_per_mm, settings.frequency)
-    decays = (settings.decay_per_mm, settings.decay)
-    if min(bands) <= 0 or min(decays) < 0 or min(settings.n_hidden, settings.n_layers) < 1:
-        raise BadInputError(f"a Gabor MLP needs positive frequencies and sizes and decays >= 0, got {settings}")
+    def inner(self, generator: torch.Generator) -> nn.Module:
+        """Return one of the other layers."""
+        return WireLayer(self.n_hidden, self.n_hidden, self.frequency, self.decay, generator)
 
 
 def _centre(layer: nn.Module, grid: Grid, unit_mm: float, rows: slice, generator: torch.Generator) -> None:
@@ -209,18 +207,3 @@ def _centre(layer: nn.Module, grid: Grid, unit_mm: float, rows: slice, generator
     with torch.no_grad():
         weight[rows] = directions
         bias[rows] = -offset
-
-
-def _field(
-    grid: Grid,
-    n_outputs: int,
-    unit_mm: float,
-    layers: list[nn.Module],
-    n_features: int,
-    siren_init: bool,
-    generator: torch.Generator,
-) -> MlpField:
-    if not siren_init:
-        for layer in layers[1:]:
-            plain_init(layer, generator)
-    return MlpField(grid, n_outputs, (unit_mm,) * 3, layers, n_features)

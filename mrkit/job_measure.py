@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mrcore.errors import BadInputError
+from mrcore.noise_estimate import RESIDUAL
 from mrcore.sidecar import sidecar_path, write_sidecar
 from mrcore.volume import TissueMap, Volume
 from mrkit.jobs import Job, input_files, read_subject
@@ -14,7 +15,6 @@ from mrkit.measure_page import build_measure_page
 from mrkit.measured import Measured, as_values
 from mrkit.outputs import Provenance, check_targets, write_page, write_tissues
 from mrkit.prepare import find_tissues, usable
-from ulfsim.air import RESIDUAL
 from ulfsim.edge_spread import edge_spread
 from ulfsim.measure import coloured_noise, measure, noise_core, tissue_cores
 from ulfsim.spectrum import NoiseSpectrum, noise_spectrum

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mrcore.noise_estimate import BACKGROUND, RESIDUAL
 from mrcore.volume import TissueMap
 from mrkit.measure_plots import axis_name, edge_plots, histogram_plot, spectrum_plots
 from mrkit.measured import Measured, range_text
@@ -14,7 +15,6 @@ from mrkit.pictures import css_colour, intensity_picture, sections, tissue_colou
 from mrkit.plots import LinePlot
 from mrkit.report import Fact, Figure, InputFile, Legend, Report, format_number, rendered
 from mrkit.report_pages import installed_versions
-from ulfsim.air import BACKGROUND, RESIDUAL
 from ulfsim.measure import pairs
 
 _HOW = {

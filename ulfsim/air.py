@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mrcore.noise_estimate import background_noise
 
-COMPLEX_BACKGROUND, BACKGROUND, RESIDUAL = "complex background", "background", "residual"
+COMPLEX_BACKGROUND = "complex background"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.noise_estimate import NoiseEstimate, background_noise, estimate_noise
+from mrcore.noise_estimate import RESIDUAL, NoiseEstimate, background_noise, estimate_noise
 from mrcore.volume import TissueMap, Volume, require_same_grid
-from ulfsim.air import COMPLEX_BACKGROUND, RESIDUAL, air_of
+from ulfsim.air import COMPLEX_BACKGROUND, air_of
 from ulfsim.spectrum import coloured_residual_sd, noise_spectrum, residual_colour
 
 GIVEN = "given"

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from mrcore.errors import BadInputError
 from mrcore.grid import Triple
+from mrcore.noise_estimate import BACKGROUND, RESIDUAL
 from mrcore.volume import Volume
-from ulfsim.air import BACKGROUND, COMPLEX_BACKGROUND, RESIDUAL, air_of
+from ulfsim.air import COMPLEX_BACKGROUND, air_of
 
 FWHM_PER_SD = math.sqrt(8 * math.log(2))
 _N_LAGS = 8

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -13,16 +12,14 @@ import torch
 from PIL import Image
 
 from mrcore.edges import EdgeSettings
-from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.metrics import mslc, score_image, score_tissues
 from mrcore.similarity import bounding_box
 from mrcore.solve import Solution
 from mrcore.volume import TISSUES, TissueMap, Volume
-from mrkit.curves import Curve, curve_svg
+from mrkit.curves import Curve
 from mrkit.pictures import BACKGROUND
 from mrkit.report import (
-    Better,
     Column,
     Fact,
     Figure,
@@ -31,9 +28,7 @@ from mrkit.report import (
     Report,
     Row,
     Table,
-    best_rows,
     build_report,
-    format_number,
 )
 from mrkit.report_pages import NamedImage, Record, installed_versions, simulate_report, superresolve_report
 from mrkit.score_tables import Calibrated, calibration_table, contrast_table, score_tables, tissue_table
@@ -341,53 +336,6 @@ def test_a_high_field_source_on_another_grid_has_its_own_window():
     assert re.search(r"window [\d.]+ to 99\d", report.figures[0].text)
 
 
-COLUMN = Column("x", better=Better.HIGHER, digits=2)
-
-
-@pytest.mark.parametrize(
-    ("better", "values", "best"),
-    [
-        (Better.HIGHER, (1.0, 3.0, 2.0), {1}),
-        (Better.LOWER, (1.0, 3.0, 2.0), {0}),
-        (Better.NEAR_REFERENCE, (1.0, 3.0, 2.2), {2}),
-        (Better.NEITHER, (1.0, 3.0, 2.0), set()),
-        (Better.HIGHER, (1.0, 3.001, 2.999), {1, 2}),  # read as 3.00 both
-        (Better.HIGHER, (None, float("nan"), 2.0), set()),  # nobody to win against
-        (Better.LOWER, (None, 4.0, 5.0), {1}),
-    ],
-)
-def test_the_best_of_a_column(better, values, best):
-    rows = [Row(str(v), (v,)) for v in values]
-    table = Table("t", (replace(COLUMN, better=better),), (*rows, Row("truth", (2.5,), is_reference=True)))
-    assert best_rows(table, 0) == best
-    html = build_report(Report("t", "s", tables=(table,)))
-    assert html.count('<td class="best">') == len(best)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (1.005, "1.00"),
-        (-2.346, "\N{MINUS SIGN}2.35"),
-        (-0.001, "0.00"),
-        (None, "\N{EN DASH}"),
-        (float("nan"), "\N{EN DASH}"),
-        (float("inf"), "\N{INFINITY}"),
-    ],
-)
-def test_numbers_as_a_reader_wants_them(value, text):
-    assert format_number(value, 2) == text
-
-
-def test_tables_of_another_shape_are_refused():
-    with pytest.raises(BadInputError, match="2 values, not 1"):
-        Table("t", (COLUMN,), (Row("a", (1.0, 2.0)),))
-    with pytest.raises(BadInputError, match="more than one reference"):
-        Table("t", (COLUMN,), (Row("a", (1.0,), True), Row("b", (1.0,), True)))
-    with pytest.raises(BadInputError, match="2 pictures, 1 captions"):
-        Figure("f", "", (b"", b""), ("one",))
-
-
 def test_each_score_has_its_definition():
     truth, tissues, mask = head()
     tables = (
@@ -401,44 +349,6 @@ def test_each_score_has_its_definition():
     said = score_tables({"a": coarse})[0].columns[4].definition
     assert "smoothing 2.5 voxel" in said
     assert "40th and 80th" in said
-
-
-def test_a_definition_that_columns_share_is_said_once():
-    columns = tuple(Column(name, definition=text) for name, text in (("a", "one"), ("b", "two"), ("c", "one")))
-    html = build_report(Report("t", "s", tables=(Table("t", columns, ()), Table("u", columns[:1], ()))))
-    assert html.count("<dd>one</dd>") == 1
-    assert "<dt>a, c</dt>" in html
-
-
-def points_of(svg):
-    return [tuple(map(float, p.split(","))) for p in re.search(r'd="M([^"]+)"', svg)[1].replace("L", "").split()]
-
-
-def test_a_curve_falls_when_its_values_fall_and_marks_its_target():
-    svg = str(curve_svg(Curve("fit", "step", "loss", (10.0, 7.0, 6.0, 5.5), 6.0, "noise")))
-    points = points_of(svg)
-    assert [x for x, _ in points] == sorted(x for x, _ in points)
-    assert [y for _, y in points] == sorted(y for _, y in points)  # down the page is larger y
-    target = float(re.search(r'class="target"[^>]*y1="([\d.]+)"', svg)[1])
-    assert target == pytest.approx(points[2][1], abs=0.1)
-    assert "noise" in svg
-
-
-def test_a_curve_over_decades_is_logarithmic():
-    ys = [y for _, y in points_of(str(curve_svg(Curve("fit", "", "", (1000.0, 100.0, 10.0)))))]
-    assert ys[1] - ys[0] == pytest.approx(ys[2] - ys[1], abs=0.11)
-    linear = [y for _, y in points_of(str(curve_svg(Curve("fit", "", "", (30.0, 20.0, 10.0)))))]
-    assert linear[1] - linear[0] == pytest.approx(linear[2] - linear[1], abs=0.11)
-
-
-@pytest.mark.parametrize("values", [(3.0,), (2.0, 2.0, 2.0), (-1.0, 4.0), (0.0, 0.0)])
-def test_curves_of_odd_values_are_drawn(values):
-    assert len(points_of(str(curve_svg(Curve("fit", "", "", values))))) == len(values)
-
-
-def test_a_curve_needs_finite_values():
-    with pytest.raises(BadInputError, match="finite"):
-        Curve("fit", "", "", (1.0, float("nan")))
 
 
 def test_versions_name_what_the_numbers_depend_on():

@@ -7,9 +7,10 @@ import torch
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.noise import complex_noise, seeded
+from mrcore.noise_estimate import BACKGROUND, RESIDUAL
 from mrcore.phantom import head_grid
 from mrcore.volume import Volume
-from ulfsim.air import BACKGROUND, COMPLEX_BACKGROUND, RESIDUAL
+from ulfsim.air import COMPLEX_BACKGROUND
 from ulfsim.spectrum import (
     coloured_residual_sd,
     fwhm_of_autocorrelation,
