@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inr.baselines import cubic, huber_tv, tikhonov, trilinear
+from inr.data import OneScan
 from inr.fit import fit
 from mrcore.metrics import Scores, Target, score_against, score_target, score_tissues
 from mrcore.segment import segment
@@ -195,11 +196,9 @@ def methods(ready: PreparedScan, seed: int) -> dict[str, Result]:
         tv = huber_tv(operator, scan.data, noise_sd, ready.start, lattice.spacing_mm)
     with measured() as of_inr:
         fitted = fit(
-            scan.data,
-            operator,
+            OneScan(scan.data, operator, noise_sd),
             lattice,
-            noise_sd,
-            ready.start,
+            ready.start[None],
             ready.foreground,
             ready.tissues,
             seed,

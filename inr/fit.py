@@ -1,4 +1,4 @@
-"""Fit the field of one subject to one scan: intensity and tissues together, through the forward model."""
+"""Fit the field of one subject to its scans: intensities and tissues together, through the forward model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from tqdm import tqdm
 
 from inr.base import Field, FieldDesign, Slabs, part_of, slabs_of
 from inr.baselines import cosine, ended
+from inr.data import Data
 from inr.field import FieldSettings
-from inr.loss import data_term, dice_cross_entropy, total_variation
+from inr.loss import dice_cross_entropy, total_variation
+from inr.prior import Prior, Pull
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
-from mrcore.linop import LinearOp
 from mrcore.noise import seeded
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap
 
 Resegment = Callable[[Tensor], Tensor]
-"""From an image (X, Y, Z) on the lattice to tissue probabilities (T, X, Y, Z)."""
+"""From the first image (X, Y, Z) on the lattice to tissue probabilities (T, X, Y, Z)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class FitSettings:
     noise scales the data term; of 0.75, 1.5 and 2.5 it was the best compromise of PSNR and edge F1 against the truth
     for the ICBM-152 template and for a piece of Colin27 at WM SNR 50.
     `tissue_weight` multiplies Dice + cross-entropy, counted once a scan voxel. `refresh_at` is the part of the steps
-    after which the image as it is then is segmented; from there the target of the tissues is the mean of both.
+    after which the first image as it is then is segmented; from there the target of the tissues is the mean of both,
+    and after which the data's own unknowns (poses, scales) are found again; so they are at half of it.
     `batch` is the part of the foreground, scattered voxels, that a step evaluates; the other voxels keep their last
     values in the objective, so the forward model is exact. It pays for fields that cost much per point.
     """
@@ -54,54 +56,72 @@ class FitSettings:
         if not 0 < self.batch <= 1:
             raise BadInputError(f"a fit needs a batch above 0 and up to 1, the part of all voxels, got {self}")
 
+    @property
+    def refreshes(self) -> tuple[int, ...]:
+        """The steps before which the data's own unknowns are found again; before the last, tissues are too."""
+        return tuple(sorted({round(part * self.refresh_at * self.n_steps) for part in (0.5, 1.0)}))
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A fitted subject on the lattice: `image` (X, Y, Z), `prob` (T, X, Y, Z), the `field` and how the fit ended.
+    """A fitted subject on the lattice: `images` (C, X, Y, Z), `prob` (T, X, Y, Z), the `field`, how the fit ended.
 
-    `solution.x` is the image; `solution.history` the objective per scan voxel at each step. `first` (1 + T, n_points)
+    `solution.x` are the images; `solution.history` the objective per scan voxel at each step. `first` (C + T, n_points)
     is what the field's outputs are added to on the `foreground` (X, Y, Z, bool): the start and the first logits;
-    tissues are bounded by `brain` (bool).
+    tissues are bounded by `brain` (bool). `data` are those of the last step.
     """
 
-    image: Tensor
+    images: Tensor
     prob: Tensor
     field: Field
     solution: Solution
     first: Tensor
     foreground: Tensor
     brain: Tensor
+    data: Data
+
+    @property
+    def image(self) -> Tensor:
+        """The first image (X, Y, Z)."""
+        return self.images[0]
 
 
 def fit(
-    scan: Tensor,
-    operator: LinearOp,
+    data: Data,
     lattice: Grid,
-    noise_sd: float,
     start: Tensor,
     foreground: Tensor,
     tissues: TissueMap,
     seed: int,
     settings: FitSettings | None = None,
     resegment: Resegment | None = None,
+    prior: Prior | None = None,
 ) -> Fit:
-    """Fit image and tissues of one subject.
+    """Fit images and tissues of one subject.
 
-    The image is `start` (X, Y, Z; a Tikhonov solution) plus the field's first output in the `foreground` (bool), 0
-    outside. Tissue logits are those of the initial segmentation `tissues` (on the lattice) plus the other outputs; its
-    mask bounds the tissues of the result. `resegment` maps an image to tissue probabilities (T, X, Y, Z); it refreshes
-    the target once; without it the initial segmentation stays the target.
-    `scan` has the operator's shape, `noise_sd` is per real channel; intensities are relative to WM = 1.
+    The images are `start` (C, X, Y, Z; Tikhonov solutions) plus the field's first outputs in the `foreground` (bool),
+    0 outside. Tissue logits are those of the initial segmentation `tissues` (on the lattice) plus the other outputs;
+    its mask bounds the tissues of the result. `resegment` maps the first image to tissue probabilities (T, X, Y, Z);
+    it refreshes the target once; without it the initial segmentation stays the target. `prior` pulls the images
+    towards what it holds for likely. Intensities are relative to WM = 1.
+
+    Raises:
+        BadInputError: starts that are not as many as the data's contrasts, or a fit that diverged.
     """
     settings = settings or FitSettings()
+    if tuple(start.shape) != (data.n_contrasts, *lattice.shape):
+        raise BadInputError(
+            f"the start needs the shape {(data.n_contrasts, *lattice.shape)}, one image a contrast; "
+            f"got {tuple(start.shape)}"
+        )
     brain = tissues.mask & foreground
     slabs = slabs_of(foreground)
-    problem = _Problem(scan, operator, lattice, noise_sd, start * foreground, foreground, brain, tissues.prob)
-    generator = seeded(seed, "inr.fit:field")
-    net = settings.field.build(lattice, 1 + len(tissues.names), generator)
+    problem = _Problem(lattice, start * foreground, foreground, brain, tissues.prob)
+    net = settings.field.build(lattice, len(start) + len(tissues.names), seeded(seed, "inr.fit:field"))
     optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate, betas=(0.9, 0.99))
     history = []
     target = problem.anchor
+    pull: Pull | None = None
     batches = _batches(slabs, settings.batch, seeded(seed, "inr.fit:batches"))
     outputs = net.evaluate(slabs) if settings.batch < 1 else torch.empty(net.n_outputs, slabs.n_points)
     for step in tqdm(range(settings.n_steps), desc="fitting the field", disable=None):
@@ -112,19 +132,23 @@ def fit(
         now, at = next(batches)
         outputs = outputs.detach()
         outputs[:, at] = net.evaluate(now)
+        if prior is not None and (found := prior.pull(problem.images(outputs), step, settings.n_steps)) is not None:
+            pull = found
+        if step in settings.refreshes:
+            images = problem.images(outputs).clamp_min(0)
+            data = data.refreshed(images)
+            if resegment is not None and step == settings.refreshes[-1]:
+                # Smoother images give other partial volumes than sharper ones; neither is better, their mean is.
+                target = 0.5 * (problem.anchor + problem.in_order(resegment(images[0])))
         outputs.requires_grad_(True)
-        if resegment is not None and step == round(settings.refresh_at * settings.n_steps):
-            found = problem.in_order(resegment(problem.image(outputs.detach()).clamp_min(0)))
-            # Smoother images give other partial volumes than sharper ones; neither is better, their mean is.
-            target = 0.5 * (problem.anchor + found)
-        loss = problem.objective(outputs, target, settings)
+        loss = problem.objective(outputs, data, target, pull, settings)
         loss.backward()  # type: ignore[no-untyped-call]
         if outputs.grad is None or not bool(torch.isfinite(loss)):
             raise BadInputError("the fit diverged; check the scan for outliers and the noise estimate")
         net.backpropagate(now, outputs.grad[:, at])
         optimiser.step()
-        history.append(loss.item() / scan.numel())
-    return _result(problem, net, slabs, history)
+        history.append(loss.item() / data.n_values)
+    return _result(problem, net, slabs, history, data)
 
 
 def _batches(slabs: Slabs, part: float, generator: torch.Generator) -> Iterator[tuple[Slabs, Tensor | slice]]:
@@ -141,21 +165,10 @@ def _batches(slabs: Slabs, part: float, generator: torch.Generator) -> Iterator[
 
 
 class _Problem:
-    """The objective over the field's outputs (1 + T, n_points) on the foreground."""
+    """The objective over the field's outputs (C + T, n_points) on the foreground."""
 
-    def __init__(
-        self,
-        scan: Tensor,
-        operator: LinearOp,
-        lattice: Grid,
-        noise_sd: float,
-        start: Tensor,
-        foreground: Tensor,
-        brain: Tensor,
-        prob: Tensor,
-    ) -> None:
-        self.scan, self.operator, self.lattice, self.noise_sd = scan, operator, lattice, noise_sd
-        self.start = start
+    def __init__(self, lattice: Grid, start: Tensor, foreground: Tensor, brain: Tensor, prob: Tensor) -> None:
+        self.lattice, self.start = lattice, start
         self.foreground, self.brain = foreground, brain
         self.index = foreground.reshape(-1).nonzero()[:, 0]
         self.in_brain = brain.reshape(-1)[self.index].nonzero()[:, 0]
@@ -165,34 +178,41 @@ class _Problem:
         # One voxel more on each side: the step into the empty background counts.
         self.box = tuple(slice(max(int(e[0]) - 1, 0), int(e[-1]) + 2) for e in extent)
 
-    def image(self, outputs: Tensor) -> Tensor:
-        return self.start.reshape(-1).index_add(0, self.index, outputs[0]).reshape(self.start.shape)
+    def images(self, outputs: Tensor) -> Tensor:
+        flat = self.start.flatten(1)
+        return flat.index_add(1, self.index, outputs[: len(flat)]).reshape(self.start.shape)
 
     def logits(self, outputs: Tensor) -> Tensor:
-        return self.first_logits + outputs[1:].index_select(1, self.in_brain)
+        return self.first_logits + outputs[len(self.start) :].index_select(1, self.in_brain)
 
     def in_order(self, prob: Tensor) -> Tensor:
         """Return tissue maps (T, X, Y, Z) at the brain's points (T, n), summing to one."""
         at = prob.reshape(prob.shape[0], -1)[:, self.index[self.in_brain]].clamp_min(1e-4)
         return at / at.sum(0)
 
-    def objective(self, outputs: Tensor, target: Tensor, settings: FitSettings) -> Tensor:
-        image = self.image(outputs)
-        loss = data_term(self.operator, image, self.scan, self.noise_sd)
-        part = image[self.box[0], self.box[1], self.box[2]]
-        loss = loss + settings.tv_weight * total_variation(part, self.lattice.spacing_mm, settings.tv_smoothing)
+    def objective(
+        self, outputs: Tensor, data: Data, target: Tensor, pull: Pull | None, settings: FitSettings
+    ) -> Tensor:
+        images = self.images(outputs)
+        loss = data.misfit(images)
+        weight = settings.tv_weight if pull is None else settings.tv_weight * pull.tv_share
+        if weight > 0:
+            part = images[(slice(None), *self.box)]
+            loss = loss + weight * total_variation(part, self.lattice.spacing_mm, settings.tv_smoothing)
+        if pull is not None:
+            loss = loss + 0.5 * pull.weight * (images - pull.target).square().sum()
         tissue = dice_cross_entropy(self.logits(outputs), target)
-        return loss + settings.tissue_weight * self.scan.numel() * tissue
+        return loss + settings.tissue_weight * data.n_values * tissue
 
 
-def _result(problem: _Problem, net: Field, slabs: Slabs, history: list[float]) -> Fit:
+def _result(problem: _Problem, net: Field, slabs: Slabs, history: list[float], data: Data) -> Fit:
     outputs = net.evaluate(slabs)
-    image = problem.image(outputs).clamp_min(0)
-    prob = torch.zeros(outputs.shape[0] - 1, problem.brain.numel())
+    images = problem.images(outputs).clamp_min(0)
+    n_images = len(images)
+    prob = torch.zeros(outputs.shape[0] - n_images, problem.brain.numel())
     prob[:, problem.index[problem.in_brain]] = torch.softmax(problem.logits(outputs), 0)
     first = torch.zeros_like(outputs)
-    first[0] = problem.start.reshape(-1)[problem.index]
-    first[1:, problem.in_brain] = problem.first_logits
-    return Fit(
-        image, prob.reshape(-1, *image.shape), net, ended(image, history), first, problem.foreground, problem.brain
-    )
+    first[:n_images] = problem.start.flatten(1)[:, problem.index]
+    first[n_images:, problem.in_brain] = problem.first_logits
+    prob = prob.reshape(-1, *problem.lattice.shape)
+    return Fit(images, prob, net, ended(images, history), first, problem.foreground, problem.brain, data)

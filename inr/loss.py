@@ -20,14 +20,14 @@ def data_term(operator: LinearOp, image: Tensor, scan: Tensor, noise_sd: float) 
 
 
 def total_variation(image: Tensor, spacing_mm: Triple, smoothing: float) -> Tensor:
-    """Return the isotropic total variation of (X, Y, Z): sum over voxels of sqrt(|grad|^2 + smoothing^2) dV.
+    """Return the isotropic total variation of (..., X, Y, Z): sum over voxels of sqrt(|grad|^2 + smoothing^2) dV.
 
     The gradient is per mm (forward differences, 0 at the far faces) and dV in mm^3, so the value does not change with
     the lattice. `smoothing` (per mm) rounds the corner at zero: quadratic below, linear above (Huber-like).
     """
     square = torch.full_like(image, smoothing**2)
     volume = 1.0
-    for axis, spacing in enumerate(spacing_mm):
+    for axis, spacing in zip((-3, -2, -1), spacing_mm, strict=True):
         n = image.shape[axis]
         step = torch.diff(image, dim=axis) / spacing
         pad = torch.zeros_like(image.narrow(axis, n - 1, 1))

@@ -23,11 +23,12 @@ class FittedField:
     Attributes:
         field: its `grid` is the lattice of the fit.
         design: of which the field was built.
-        first: (1 + T, n_points), start and first logits on the foreground.
+        first: (C + T, n_points), starts and first logits on the foreground.
         foreground: bool (X, Y, Z), where there is an image.
         brain: bool (X, Y, Z), where there are tissues.
         names: of the tissues; a last logit without a name is background.
         scale: units of the scan for an intensity of 1.
+        n_contrasts: C, the images among the outputs, which come first.
 
     Raises:
         BadInputError: parts whose shapes do not belong together.
@@ -40,6 +41,7 @@ class FittedField:
     brain: Tensor
     names: tuple[str, ...]
     scale: float = 1.0
+    n_contrasts: int = 1
 
     def __post_init__(self) -> None:
         expected = (self.field.n_outputs, int(self.foreground.sum()))
@@ -48,37 +50,40 @@ class FittedField:
         for mask in (self.foreground, self.brain):
             if tuple(mask.shape) != self.field.grid.shape or mask.dtype != torch.bool:
                 raise BadInputError(f"masks are boolean on the lattice {self.field.grid.shape}, got {mask.shape}")
-        if self.field.n_outputs - 1 - len(self.names) not in (0, 1):
-            raise BadInputError(f"{self.field.n_outputs - 1} logits do not belong to the tissues {list(self.names)}")
+        n_logits = self.field.n_outputs - self.n_contrasts
+        if self.n_contrasts < 1 or n_logits - len(self.names) not in (0, 1):
+            raise BadInputError(f"{n_logits} logits do not belong to the tissues {list(self.names)}")
 
 
 def fitted_field(done: Fit, settings: FitSettings, names: tuple[str, ...], scale: float = 1.0) -> FittedField:
     """Return what renders the result of `fit`, made with `settings`; `scale` is the intensity of WM in the scan."""
-    return FittedField(done.field, settings.field, done.first, done.foreground, done.brain, names, scale)
+    return FittedField(
+        done.field, settings.field, done.first, done.foreground, done.brain, names, scale, len(done.images)
+    )
 
 
-def render(fitted: FittedField, grid: Grid) -> tuple[Volume, TissueMap]:
-    """Return image and tissues on `grid`, wherever it lies; outside the foreground both are 0.
+def render(fitted: FittedField, grid: Grid, contrast: int = 0) -> tuple[Volume, TissueMap]:
+    """Return one image and the tissues on `grid`, wherever it lies; outside the foreground both are 0.
 
     The start is interpolated with cubic splines, the first logits linearly; the field is evaluated where the voxels
     are. On the lattice of the fit the result is that of the fit.
     """
     if grid.matches(fitted.field.grid, 1e-9):
         outputs = fitted.first + fitted.field.evaluate(slabs_of(fitted.foreground))
-        return _assembled(fitted, outputs, fitted.foreground, fitted.brain, grid)
+        return _assembled(fitted, outputs, fitted.foreground, fitted.brain, grid, contrast)
     foreground = _masked(fitted, fitted.foreground, grid)
     brain = _masked(fitted, fitted.brain, grid) & foreground
     outputs = _first_on(fitted, grid, foreground) + _field_on(fitted.field, grid, foreground)
-    return _assembled(fitted, outputs, foreground, brain, grid)
+    return _assembled(fitted, outputs, foreground, brain, grid, contrast)
 
 
 def _assembled(
-    fitted: FittedField, outputs: Tensor, foreground: Tensor, brain: Tensor, grid: Grid
+    fitted: FittedField, outputs: Tensor, foreground: Tensor, brain: Tensor, grid: Grid, contrast: int
 ) -> tuple[Volume, TissueMap]:
     image = torch.zeros(grid.shape)
-    image[foreground] = outputs[0].clamp_min(0) * fitted.scale
+    image[foreground] = outputs[contrast].clamp_min(0) * fitted.scale
     prob = torch.zeros(len(fitted.names), *grid.shape)
-    shares = torch.softmax(outputs[1:, brain[foreground]], 0)
+    shares = torch.softmax(outputs[fitted.n_contrasts :, brain[foreground]], 0)
     prob[:, brain] = shares[: len(fitted.names)]
     return Volume(image, grid), TissueMap(prob, fitted.names, grid)
 
@@ -98,8 +103,10 @@ def _first_on(fitted: FittedField, grid: Grid, foreground: Tensor) -> Tensor:
 
     in_brain = fitted.brain[fitted.foreground]
     share = on_grid(torch.ones(int(in_brain.sum())), fitted.brain, 1).clamp_min(1e-3)
-    logits = [on_grid(row[in_brain], fitted.brain, 1) / share for row in fitted.first[1:]]
-    return torch.stack([on_grid(fitted.first[0], fitted.foreground, 3), *logits])
+    n_images = fitted.n_contrasts
+    images = [on_grid(row, fitted.foreground, 3) for row in fitted.first[:n_images]]
+    logits = [on_grid(row[in_brain], fitted.brain, 1) / share for row in fitted.first[n_images:]]
+    return torch.stack([*images, *logits])
 
 
 def _field_on(field: Field, grid: Grid, foreground: Tensor) -> Tensor:

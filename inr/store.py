@@ -57,6 +57,7 @@ def save_field(fitted: FittedField, path: Path, *, force: bool = False) -> None:
         "affine_mm": grid.affine.tolist(),
         "tissues": list(fitted.names),
         "intensity_scale": fitted.scale,
+        "n_contrasts": fitted.n_contrasts,
     }
     tensors = {f"field.{key}": value for key, value in fitted.field.state_dict().items()}
     tensors |= {"first": fitted.first, "foreground": fitted.foreground, "brain": fitted.brain}
@@ -102,4 +103,5 @@ def _read(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedFiel
     field.load_state_dict({key[len(prefix) :]: v for key, v in tensors.items() if key.startswith(prefix)})
     names = tuple(about["tissues"])
     scale = float(about["intensity_scale"])
-    return FittedField(field, design, tensors["first"], tensors["foreground"], tensors["brain"], names, scale)
+    masks = tensors["foreground"], tensors["brain"]
+    return FittedField(field, design, tensors["first"], *masks, names, scale, int(about.get("n_contrasts", 1)))

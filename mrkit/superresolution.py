@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inr.baselines import cubic
+from inr.data import OneScan
 from inr.fit import FitSettings, fit
 from mrcore.forward import predict
 from mrcore.noise import chi_moments
@@ -65,11 +66,9 @@ def superresolve(
     scan = usable(scan)
     ready = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter)
     fitted = fit(
-        ready.scan.data,
-        ready.operator,
+        OneScan(ready.scan.data, ready.operator, ready.noise_sd),
         ready.lattice,
-        ready.noise_sd,
-        ready.start,
+        ready.start[None],
         ready.foreground,
         ready.tissues,
         seed,

@@ -14,6 +14,7 @@ from operators import grid, positions_mm
 from inr.base import slabs_of
 from inr.baselines import cubic, tikhonov
 from inr.field import FieldSettings
+from inr.data import OneScan
 from inr.fit import FitSettings, _batches, fit
 from inr.hashgrid import HashGrid
 from inr.loss import data_term, dice_cross_entropy, total_variation
@@ -71,11 +72,9 @@ def case():
 
 def run(case, settings=QUICK, seed=0, **other):
     given = {
-        "scan": case.scan,
-        "operator": case.operator,
+        "data": OneScan(case.scan, case.operator, SD),
         "lattice": case.lattice,
-        "noise_sd": SD,
-        "start": case.start,
+        "start": case.start[None],
         "foreground": case.mask,
         "tissues": case.tissues,
     }
@@ -92,7 +91,7 @@ def test_objective_falls_and_the_solution_says_how_it_ended(fitted):
     assert len(history) == fitted.solution.n_iter == 60
     assert history[-1] < 0.9 * history[0]
     assert history[-1] == pytest.approx(min(history), rel=0.01)
-    assert fitted.solution.x is fitted.image
+    assert fitted.solution.x is fitted.images
     assert "60 steps" in fitted.solution.message
 
 
@@ -177,7 +176,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(case):
 def test_any_field_fits_through_the_operator(case, design, rate, batch):
     settings = dataclasses.replace(QUICK, field=design, learning_rate=rate, batch=batch, n_steps=20)
     blurred = cubic(Volume(case.scan, grid((38, 38, 19), (5.0, 5.0, 10.0))), case.lattice).data
-    done = run(case, settings, start=blurred)
+    done = run(case, settings, start=blurred[None])
     residual = [data_term(case.operator, x * case.mask, case.scan, SD).item() for x in (blurred, done.image)]
     assert residual[1] < 0.99 * residual[0]
     assert psnr(case.truth, done.image, case.mask) > psnr(case.truth, blurred, case.mask)
@@ -278,7 +277,10 @@ def test_every_setting_changes_the_fit(case, name):
 def test_noise_weighs_data_against_smoothness(case):
     """With ten times the noise the same scan says less: the image gets flatter."""
     spacing = case.lattice.spacing_mm
-    tight, loose = (run(case, dataclasses.replace(QUICK, n_steps=20), noise_sd=sd).image for sd in (SD, 10 * SD))
+    tight, loose = (
+        run(case, dataclasses.replace(QUICK, n_steps=20), data=OneScan(case.scan, case.operator, sd)).image
+        for sd in (SD, 10 * SD)
+    )
     assert total_variation(loose, spacing, 0.0) < 0.9 * total_variation(tight, spacing, 0.0)
 
 
@@ -306,7 +308,7 @@ def test_divergence_is_an_error_and_not_an_image(case):
     broken = case.scan.clone()
     broken[10, 10, 10] = float("inf")
     with pytest.raises(BadInputError, match="the fit diverged"):
-        run(case, scan=broken)
+        run(case, data=OneScan(broken, case.operator, SD))
 
 
 def test_empty_foreground_is_an_error(case):

@@ -10,6 +10,7 @@ from operators import grid, positions_mm
 from safetensors.torch import save_file
 
 from inr.field import FieldSettings
+from inr.data import OneScan
 from inr.fit import FitSettings, fit
 from inr.fourier import FourierMlp
 from inr.gabor_mlp import GaborMlp, TwoMapGaborMlp, Wire
@@ -57,7 +58,7 @@ def fitted_blob(design, n_steps=6, start=None) -> tuple[FittedField, object]:
     start = torch.full(LATTICE.shape, 0.1) if start is None else start
     everywhere = torch.ones(LATTICE.shape, dtype=torch.bool)
     scan = predict(operator, blob(LATTICE))
-    done = fit(scan, operator, LATTICE, 0.02, start, everywhere, some_tissues(), 0, settings)
+    done = fit(OneScan(scan, operator, 0.02), LATTICE, start[None], everywhere, some_tissues(), 0, settings)
     return fitted_field(done, settings, TISSUES, 250.0), done
 
 
