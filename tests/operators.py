@@ -13,10 +13,12 @@ from mrcore.acquisition import DELTA_PSF, Acquisition, AxisPsf, Sequence, gaussi
 from mrcore.forward import imaging_operator
 from mrcore.grid import Grid, to_world
 from mrcore.linop import LinearOp
+from mrcore.nufft import NufftOp
 from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, PermuteOp, SeparableOp
 from mrcore.ops_embed import ComplexOp
 from mrcore.ops_warp import WarpAxisOp
 from mrcore.resample import ResampleOp
+from recon.subspace_ops import FusedNormalOp, PickOp, SubspaceOp
 from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias
 from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
 from ulfsim.artefacts import Artefacts, disturbed_operator
@@ -81,6 +83,25 @@ def separable(n_in: tuple[int, int, int], n_out: tuple[int, int, int]) -> Separa
     return SeparableOp((a, b, c))
 
 
+def positions(n: int, seed: int = 7) -> torch.Tensor:
+    """Positions (n, 3) in k-space that voxels of 2 mm can hold, in cycles/mm."""
+    return 0.5 * torch.rand(n, 3, generator=torch.Generator().manual_seed(seed), dtype=F64) - 0.25
+
+
+def nufft(*shape: int, n_samples: int = 30) -> NufftOp:
+    return NufftOp(positions(n_samples), shape, (2.0, 2.0, 2.0), C128)
+
+
+def subspace_op(fourier: LinearOp, dtype: torch.dtype, n_coils: int = 2) -> SubspaceOp:
+    """Three coefficients of a train of five frames, the samples in any order of frames."""
+    frame = torch.arange(fourier.shape_out[0]) * 3 % 5
+    return SubspaceOp(fourier, numbers(5, 3, dtype=dtype), frame, numbers(n_coils, *fourier.shape_in, dtype=C128))
+
+
+def cartesian_samples() -> LinearOp:
+    return PickOp((4, 3, 5), torch.tensor([7, 0, 59, 7, 31, 12, 12, 40]), C128) @ FourierOp((4, 3, 5), C128)
+
+
 OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "fourier even": lambda: FourierOp((4, 6, 2), C128),
     "fourier odd": lambda: FourierOp((5, 3, 7), C128),
@@ -115,6 +136,16 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "imaging permuted": lambda: imaging(grid((4, 5, 6), (3.0, 1.6, 1.7), flips=(1,), order=(2, 0, 1))),
     "imaging oblique": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0), degrees=(12, -7, 20))),
     "real to complex": lambda: ComplexOp((3, 4, 5), F64),
+    "nufft even": lambda: nufft(6, 4, 8),
+    "nufft odd": lambda: nufft(5, 3, 7),
+    "nufft of a slice": lambda: nufft(6, 5, 1),
+    "pick": lambda: PickOp((3, 4), torch.tensor([7, 0, 11, 7]), F64),
+    "subspace real": lambda: subspace_op(nufft(6, 5, 1), F64),
+    "subspace complex": lambda: subspace_op(nufft(4, 5, 6), C128),
+    "subspace of one coil": lambda: subspace_op(nufft(5, 4, 1), C128, n_coils=1),
+    "subspace cartesian": lambda: subspace_op(cartesian_samples(), C128),
+    "fused normal real": lambda: FusedNormalOp(subspace_op(nufft(6, 5, 1), F64), numbers(30).abs()),
+    "fused normal complex": lambda: FusedNormalOp(subspace_op(nufft(4, 5, 6), C128), numbers(30).abs()),
     "warp folding": lambda: WarpAxisOp(1.7 * numbers(4, 6, 3), 1),
     "warp smooth": lambda: WarpAxisOp(0.2 * numbers(5, 4, 6).cumsum(2), 2),
     "disturbed scan": disturbed_scan,

@@ -13,7 +13,7 @@ from mrcore.errors import BadInputError
 from mrcore.linop import LinearOp, real_dtype, same_device
 from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, SeparableOp
 
-PACKAGES = ("mrcore", "ulfsim", "inr")
+PACKAGES = ("mrcore", "ulfsim", "inr", "recon")
 C128 = torch.complex128
 
 every_operator = pytest.mark.parametrize("name", OPERATORS)
