@@ -178,7 +178,17 @@ def signed_picture(volume: Volume, section: Section, limit: float) -> bytes:
     if limit <= 0:
         raise BadInputError(f"the limit of a signed map must be positive, got {limit}")
     values = sample(volume.data, volume.grid, section)
-    return _png(_diverging(values / limit), section)
+    return _png(_coloured((values / limit + 1) / 2, DIVERGING), section)
+
+
+def quantity_picture(
+    volume: Volume, section: Section, window: Window, colours: tuple[Rgb, ...], mask: Tensor | None = None
+) -> bytes:
+    """Return the PNG of a map in equally spaced `colours` from `window.low` to `window.high`; dark outside `mask`."""
+    values = sample(volume.data, volume.grid, section)
+    if mask is not None:
+        values = np.where(np.nan_to_num(sample(mask.float(), volume.grid, section)) > 0, values, np.float32(np.nan))
+    return _png(_coloured((values - window.low) / (window.high - window.low), colours), section)
 
 
 def mosaic_picture(rows: Sequence[Sequence[bytes]], gap: int = 4) -> bytes:
@@ -214,9 +224,10 @@ def _grey(values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
     return np.asarray(dark + level * (255 - dark), np.float32)
 
 
-def _diverging(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    at = np.linspace(-1, 1, len(DIVERGING))
-    stops = np.array(DIVERGING, np.float64)
+def _coloured(values: NDArray[np.float32], colours: tuple[Rgb, ...]) -> NDArray[np.float32]:
+    """Return RGB in [0, 255] of values in [0, 1]; beyond them the end colours, the page's dark where there is none."""
+    at = np.linspace(0, 1, len(colours))
+    stops = np.array(colours, np.float64)
     known = np.isfinite(values)
     level = np.where(known, values, 0)
     colour = np.stack([np.interp(level, at, stops[:, channel]) for channel in range(3)], -1)
