@@ -13,8 +13,8 @@ from operators import grid, positions_mm
 
 from inr.base import slabs_of
 from inr.baselines import cubic, tikhonov
-from inr.field import FieldSettings
 from inr.data import OneScan
+from inr.field import FieldSettings
 from inr.fit import FitSettings, _batches, fit
 from inr.hashgrid import HashGrid
 from inr.loss import data_term, dice_cross_entropy, total_variation

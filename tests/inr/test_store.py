@@ -9,8 +9,8 @@ import torch
 from operators import grid, positions_mm
 from safetensors.torch import save_file
 
-from inr.field import FieldSettings
 from inr.data import OneScan
+from inr.field import FieldSettings
 from inr.fit import FitSettings, fit
 from inr.fourier import FourierMlp
 from inr.gabor_mlp import GaborMlp, TwoMapGaborMlp, Wire
