@@ -66,11 +66,7 @@ def prepare(
 
     Arguments and errors are those of `superresolve`.
     """
-    if not 0.2 <= voxel_mm <= max(scan.grid.spacing_mm):
-        raise BadInputError(
-            f"the output voxel must lie between 0.2 mm and the scan's largest voxel "
-            f"({max(scan.grid.spacing_mm):.3g} mm), got {voxel_mm} mm"
-        )
+    require_finer(voxel_mm, scan.grid)
     scan = usable(scan)
     notes: list[str] = []
     given = tissues is not None
@@ -79,11 +75,11 @@ def prepare(
         begin("finding brain and tissues")
         seen = find_tissues(scan, tissues, mask, segmenter, notes)
         begin("solving for a smooth image to start from")
-        relative, noise, scale = _relative(scan, seen, notes)
+        relative, noise, scale = relative_to_wm(scan, seen, notes)
         lattice, output_grid = lattice_for(relative, voxel_mm)
-        operator = imaging_operator(lattice, scan.grid, _psf(scan, notes))
+        operator = imaging_operator(lattice, scan.grid, psf_of(scan, notes))
         interpolated = cubic(relative, lattice).data
-        on_fine = _on_lattice(seen, lattice)
+        on_fine = on_lattice(seen, lattice)
         foreground = foreground_of(interpolated, on_fine.mask, noise.sd / scale, lattice)
         start = tikhonov(operator, relative.data, noise.sd / scale, interpolated, lattice.spacing_mm).x.clamp_min(0)
 
@@ -108,7 +104,16 @@ def prepare(
     )
 
 
-def _relative(scan: Volume, tissues: TissueMap, notes: list[str]) -> tuple[Volume, NoiseEstimate, float]:
+def require_finer(voxel_mm: float, scan_grid: Grid) -> None:
+    """Raise BadInputError unless `voxel_mm` lies between 0.2 mm and the scan's largest voxel."""
+    if not 0.2 <= voxel_mm <= max(scan_grid.spacing_mm):
+        raise BadInputError(
+            f"the output voxel must lie between 0.2 mm and the scan's largest voxel "
+            f"({max(scan_grid.spacing_mm):.3g} mm), got {voxel_mm} mm"
+        )
+
+
+def relative_to_wm(scan: Volume, tissues: TissueMap, notes: list[str]) -> tuple[Volume, NoiseEstimate, float]:
     """Return the scan with its brighter of WM and GM at one, its noise, and the scale between both."""
     cores, _ = tissue_cores(tissues)
     noise = estimate_noise(scan.data, tissues.mask, cores[tissues.names.index("WM")])
@@ -120,7 +125,7 @@ def _relative(scan: Volume, tissues: TissueMap, notes: list[str]) -> tuple[Volum
     return Volume(scan.data / scale, scan.grid, scan.meta), noise, scale
 
 
-def _on_lattice(tissues: TissueMap, lattice: Grid) -> TissueMap:
+def on_lattice(tissues: TissueMap, lattice: Grid) -> TissueMap:
     """Interpolate tissue maps linearly; they sum to one inside the mask."""
     prob = torch.stack([resample(Volume(p, tissues.grid), lattice, order=1).data for p in tissues.prob])
     total = prob.sum(0)
@@ -192,7 +197,8 @@ def weighting(volume: Volume) -> str:
     return weighting_of(volume, str(volume.meta.get("SourceFile", "")))
 
 
-def _psf(scan: Volume, notes: list[str]) -> Psf:
+def psf_of(scan: Volume, notes: list[str]) -> Psf:
+    """Return the point spread that the sidecar states for this grid, else the assumed one; `notes` learn which."""
     if "Acquisition" in scan.meta:
         acquisition = from_json(scan.meta)
         if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
