@@ -19,6 +19,7 @@ from mrcore.ops_embed import ComplexOp
 from mrcore.ops_warp import WarpAxisOp
 from mrcore.resample import ResampleOp
 from recon.subspace_ops import FusedNormalOp, PickOp, SubspaceOp
+from recon.toeplitz import KernelNormalOp, cartesian_normal, toeplitz_normal
 from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias
 from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
 from ulfsim.artefacts import Artefacts, disturbed_operator
@@ -98,8 +99,16 @@ def subspace_op(fourier: LinearOp, dtype: torch.dtype, n_coils: int = 2) -> Subs
     return SubspaceOp(fourier, numbers(5, 3, dtype=dtype), frame, numbers(n_coils, *fourier.shape_in, dtype=C128))
 
 
+def pick() -> PickOp:
+    return PickOp((4, 3, 5), torch.tensor([7, 0, 59, 7, 31, 12, 12, 40]), C128)
+
+
 def cartesian_samples() -> LinearOp:
-    return PickOp((4, 3, 5), torch.tensor([7, 0, 59, 7, 31, 12, 12, 40]), C128) @ FourierOp((4, 3, 5), C128)
+    return pick() @ FourierOp((4, 3, 5), C128)
+
+
+def toeplitz(fourier: LinearOp, dtype: torch.dtype) -> KernelNormalOp:
+    return toeplitz_normal(subspace_op(fourier, dtype), numbers(*fourier.shape_out).abs())
 
 
 OPERATORS: dict[str, Callable[[], LinearOp]] = {
@@ -146,6 +155,9 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "subspace cartesian": lambda: subspace_op(cartesian_samples(), C128),
     "fused normal real": lambda: FusedNormalOp(subspace_op(nufft(6, 5, 1), F64), numbers(30).abs()),
     "fused normal complex": lambda: FusedNormalOp(subspace_op(nufft(4, 5, 6), C128), numbers(30).abs()),
+    "toeplitz normal real": lambda: toeplitz(nufft(6, 5, 1), F64),
+    "toeplitz normal complex": lambda: toeplitz(nufft(4, 5, 6), C128),
+    "cartesian normal": lambda: cartesian_normal(subspace_op(cartesian_samples(), C128), pick(), numbers(8).abs()),
     "warp folding": lambda: WarpAxisOp(1.7 * numbers(4, 6, 3), 1),
     "warp smooth": lambda: WarpAxisOp(0.2 * numbers(5, 4, 6).cumsum(2), 2),
     "disturbed scan": disturbed_scan,
