@@ -83,7 +83,8 @@ class Stacks:
     """Scans of one subject on one `lattice`: data of `inr.fit.fit`. Images are (C, X, Y, Z), a channel a contrast.
 
     Scan voxels that reach beyond the lattice do not count. The first stack of each contrast keeps pose and scale;
-    `alignment` sets how those of the others are found.
+    `alignment` sets how those of the others are found. Images are 0 outside `support` (X, Y, Z, bool), where it is
+    given: turned stacks are then predicted several times faster.
 
     Raises:
         BadInputError: no stacks, contrasts that are not 0, 1, 2, ..., or a stack that does not meet the lattice.
@@ -92,6 +93,7 @@ class Stacks:
     stacks: tuple[Stack, ...]
     lattice: Grid
     alignment: AlignmentSettings = field(default_factory=lambda: AlignmentSettings((2.0,)))
+    support: Tensor | None = None
     operators: tuple[LinearOp, ...] = field(init=False, repr=False)
     weights: tuple[Tensor, ...] = field(init=False, repr=False)
 
@@ -100,7 +102,9 @@ class Stacks:
         if not self.stacks or contrasts != set(range(len(contrasts))):
             raise BadInputError(f"stacks need contrasts 0, 1, 2, ... without gaps, got {sorted(contrasts)}")
         object.__setattr__(self, "weights", tuple(_weights(stack, self.lattice) for stack in self.stacks))
-        object.__setattr__(self, "operators", tuple(_operator(stack, self.lattice) for stack in self.stacks))
+        object.__setattr__(
+            self, "operators", tuple(_operator(stack, self.lattice, self.support) for stack in self.stacks)
+        )
 
     @property
     def n_contrasts(self) -> int:
@@ -158,7 +162,7 @@ class Stacks:
         # Weights before and after: a slice that is wrong must not steer the pose, nor a wrong pose condemn slices.
         found = align(image, stack.scan, stack.psf, stack.pose, _weights(stack, self.lattice), self.alignment)
         stack = replace(stack, pose=found.pose, scale=found.scale)
-        return self._weighed(stack, _operator(stack, self.lattice), image)
+        return self._weighed(stack, _operator(stack, self.lattice, self.support), image)
 
     def _weighed(self, stack: Stack, operator: LinearOp, image: Volume) -> Stack:
         predicted = stack.scale * predict(operator, image.data)
@@ -240,7 +244,7 @@ def aligned(
     an image that the stack itself went into would hold it where it is. A contrast with one stack stays as it is.
     """
     settings = settings or AlignmentSettings((voxel_mm,))
-    coarse = replace(data, lattice=covering_grid(data.lattice, voxel_mm), alignment=settings)
+    coarse = replace(data, lattice=covering_grid(data.lattice, voxel_mm), support=None, alignment=settings)
     for _ in range(n_rounds):
         for number, stack in enumerate(coarse.stacks):
             others = [s for n, s in enumerate(coarse.stacks) if n != number and s.contrast == stack.contrast]
@@ -267,19 +271,22 @@ def joint_total_variation(images: Tensor, spacing_mm: Triple, smoothing: float) 
     return square.sqrt().sum() * math.prod(spacing_mm)
 
 
-def _operator(stack: Stack, lattice: Grid) -> LinearOp:
+def _operator(stack: Stack, lattice: Grid, support: Tensor | None) -> LinearOp:
     """Return the imaging operator; where the scan leaves the lattice, of an object that is 0 outside it."""
     data = stack.scan.data
     ends = np.array(np.meshgrid(*[(0, n - 1) for n in stack.grid.shape])).reshape(3, -1).T
     at = to_voxel(lattice, to_world(stack.grid, ends))
     beyond = np.maximum(-0.5 - at.min(0), at.max(0) + 0.5 - np.array(lattice.shape)).clip(0)
     if beyond.max() < 1e-3:
-        return imaging_operator(lattice, stack.grid, stack.psf, data.dtype, data.device)
+        return imaging_operator(lattice, stack.grid, stack.psf, data.dtype, data.device, support)
     n_more = np.ceil(beyond).astype(int)
     start = cast("Shape3", tuple(int(-n) for n in n_more))
     shape = cast("Shape3", tuple(int(n + 2 * more) for n, more in zip(lattice.shape, n_more, strict=True)))
-    wider = imaging_operator(cropped(lattice, start, shape), stack.grid, stack.psf, data.dtype, data.device)
-    return wider @ CropOp(shape, lattice.shape, data.dtype, data.device).H
+    pad = CropOp(shape, lattice.shape, data.dtype, data.device).H
+    if support is not None:
+        support = pad(support.to(data)) > 0
+    wider = cropped(lattice, start, shape)
+    return imaging_operator(wider, stack.grid, stack.psf, data.dtype, data.device, support) @ pad
 
 
 def _weights(stack: Stack, lattice: Grid) -> Tensor:

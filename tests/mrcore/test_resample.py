@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid, to_voxel, to_world
-from mrcore.resample import ResampleOp, resample
+from mrcore.resample import ResampleOp, resample, resample_within
 from mrcore.volume import Volume
 
 F64 = torch.float64
@@ -129,3 +129,24 @@ def test_refuses_a_motion_that_is_none(motion):
 def test_refuses_an_impossible_order():
     with pytest.raises(BadInputError, match="order of a spline is 0 to 5, got 7"):
         resample(Volume(torch.ones(SOURCE.shape), SOURCE), TARGET, 7)
+
+
+def test_sparse_resampling_is_the_same_inside_its_support():
+    support = blob(SOURCE, CENTRE, 5.0) > 0.3
+    for operator in (
+        ResampleOp(SOURCE, TARGET, dtype=F64),
+        ResampleOp(SOURCE, SOURCE, rotation((4, 3, -5)), dtype=F64),
+    ):
+        sparse = resample_within(operator, support)
+        x, y = numbers(*SOURCE.shape), numbers(*operator.shape_out)
+        torch.testing.assert_close(sparse(x), operator(x * support))
+        torch.testing.assert_close(sparse.H(y), operator.H(y) * support)
+    beside = resample_within(ResampleOp(SOURCE, Grid((4, 4, 4), shifted(300, 0, 0)), dtype=F64), support)
+    assert torch.equal(beside(x), torch.zeros(4, 4, 4, dtype=F64))
+
+
+def test_a_support_on_another_grid_is_refused():
+    with pytest.raises(BadInputError, match=r"boolean of shape \(21, 24, 26\)"):
+        resample_within(ResampleOp(SOURCE, TARGET), torch.ones(TARGET.shape, dtype=torch.bool))
+    with pytest.raises(BadInputError, match="works on the CPU"):
+        resample_within(ResampleOp(SOURCE, TARGET), torch.ones(SOURCE.shape, dtype=torch.bool)).to("cuda")
