@@ -74,7 +74,8 @@ class KernelNormalOp(LinearOp):
             mixed = self._mixed(torch.fft.fft(spectrum[:, slab], n=p_z), self.kernel[:, slab])
             spectrum[:, slab] = torch.fft.ifft(mixed)[..., :n_z]
         spectrum = torch.fft.ifft(spectrum, dim=2)[:, :, :n_y]
-        return torch.fft.ifft(spectrum, dim=1)[:, :n_x]
+        convolved: Tensor = torch.fft.ifft(spectrum, dim=1)[:, :n_x]
+        return convolved
 
     def _mixed(self, spectrum: Tensor, kernel: Tensor) -> Tensor:
         """Return sum_l kernel_kl spectrum_l for every k."""
@@ -117,7 +118,8 @@ def toeplitz_normal(encoding: SubspaceOp, weights: Tensor) -> KernelNormalOp:
         for axis, n in enumerate(doubled):
             if n > 1:
                 response.select(axis, 0).zero_()  # displacement -n, which no two voxels have: keeps kernels Hermitian
-        return torch.fft.fftn(torch.fft.ifftshift(response))
+        spectrum: Tensor = torch.fft.fftn(torch.fft.ifftshift(response))
+        return spectrum
 
     return _kernel_normal(encoding, weights, doubled, transfer)
 

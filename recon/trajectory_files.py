@@ -1,13 +1,15 @@
-"""Trajectories from files: numpy, MATLAB and text.
+"""Trajectories from files: numpy, MATLAB, text and Pulseq.
 
 `.npz`    `k_cyc_per_mm` (N, 2 or 3), `frame` (N,) from 0 and `n_frames`, as in files of raw data
 `.mat`    one array (samples, arms, 2 or 3), or complex (samples, arms); MATLAB up to 7.2
+`.seq`    Pulseq sequences, through pypulseq
 else      text of two or three columns, arm after arm
 """
 
 from __future__ import annotations
 
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from torch import Tensor
 
-from mrcore.errors import BadInputError
+from mrcore.errors import BadInputError, MissingExtraError
 from mrcore.grid import Grid
 from recon.trajectory import Trajectory
 
@@ -78,6 +80,32 @@ def read_arms(path: Path, n_arms: int | None = None) -> Tensor:
     if array.shape[2] not in (2, 3):
         raise BadInputError(f"{path}: expected two or three columns, kx, ky and kz, got {array.shape[2]}")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
+
+
+def read_pulseq_arms(path: Path) -> Tensor:
+    """Return the arms (arms, samples, 3) of a Pulseq sequence in cycles/m, one for each acquisition, in their order.
+
+    k starts anew with every excitation. The axes are those of the gradients, x, y and z.
+
+    Raises:
+        BadInputError: a file that cannot be read, or whose acquisitions differ in length.
+        MissingExtraError: pypulseq is not installed.
+    """
+    try:
+        pypulseq: Any = import_module("pypulseq")
+    except ImportError as error:
+        raise MissingExtraError("Pulseq files need pypulseq: pip install 'mrkit[pulseq]'") from error
+    sequence = pypulseq.Sequence()
+    try:
+        sequence.read(str(path))
+        k = np.asarray(sequence.calculate_kspace()[0]).T
+        blocks = [sequence.get_block(number) for number in sequence.block_events]
+        lengths = {int(block.adc.num_samples) for block in blocks if block.adc is not None}
+    except (*_FAULTS, KeyError, TypeError, RuntimeError) as error:
+        raise BadInputError(f"{path} cannot be read as a Pulseq sequence: {error}") from error
+    if len(lengths) != 1:
+        raise BadInputError(f"{path}: acquisitions must be of one length, found {sorted(lengths) or 'none'}")
+    return torch.from_numpy(np.ascontiguousarray(k.reshape(-1, lengths.pop(), 3)))
 
 
 def trajectory_of_arms(

@@ -1,15 +1,17 @@
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
 
-from mrcore.errors import BadInputError
+from mrcore.errors import BadInputError, MissingExtraError
 from mrcore.grid import Grid
 from recon.density import density_compensation
 from recon.trajectory_builders import spiral
-from recon.trajectory_files import read_arms, read_trajectory, trajectory_of_arms
+from recon.trajectory_files import read_arms, read_pulseq_arms, read_trajectory, trajectory_of_arms
 
 SLICE = Grid((32, 24, 1), np.diag([2.0, 2.5, 4.0, 1.0]))
 
@@ -88,3 +90,45 @@ def test_published_arms_and_density(shared_data):
     weights = density_compensation(trajectory, n_iter=10)
     assert trajectory.n_samples == 52_416
     assert float(weights.sum()) / 48 / 64**2 == pytest.approx(math.pi / 4, rel=0.05)
+
+
+class FakeSequence:
+    """A sequence of pypulseq with three blocks, two of which acquire."""
+
+    lengths = (4, 4)
+    block_events = (1, 2, 3)
+
+    def read(self, path: str) -> None:
+        if path.endswith("none.seq"):
+            raise ValueError("no such section")
+
+    def calculate_kspace(self):
+        return np.arange(24.0).reshape(3, 8), None, None, None, None
+
+    def get_block(self, number: int) -> SimpleNamespace:
+        return SimpleNamespace(adc=SimpleNamespace(num_samples=self.lengths[number - 2]) if number > 1 else None)
+
+
+def test_pulseq_acquisitions_are_arms(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pypulseq", SimpleNamespace(Sequence=FakeSequence))
+    arms = read_pulseq_arms(tmp_path / "spiral.seq")
+    assert arms.shape == (2, 4, 3)
+    assert arms[1, 0].tolist() == [4, 12, 20]
+    with pytest.raises(BadInputError, match="cannot be read as a Pulseq"):
+        read_pulseq_arms(tmp_path / "none.seq")
+    monkeypatch.setattr(FakeSequence, "lengths", (4, 5))
+    with pytest.raises(BadInputError, match=r"of one length, found \[4, 5\]"):
+        read_pulseq_arms(tmp_path / "spiral.seq")
+    monkeypatch.setitem(sys.modules, "pypulseq", None)
+    with pytest.raises(MissingExtraError, match="pypulseq"):
+        read_pulseq_arms(tmp_path / "spiral.seq")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pypulseq")
+def test_pulseq_spiral_of_another_simulator(shared_data):
+    """A spiral that fills a matrix of 100 x 100 over 230 mm."""
+    pytest.importorskip("pypulseq", reason="needs the extra 'pulseq'")
+    arms = read_pulseq_arms(shared_data / "reference" / "spiral_100x100_FOV230.seq")
+    trajectory = trajectory_of_arms(arms, Grid((100, 100, 1), np.diag([2.3, 2.3, 1.0, 1.0])), 1, 1e-3)
+    assert trajectory.n_samples == 9000
+    assert float(trajectory.k_cyc_per_mm.norm(dim=1).max()) == pytest.approx(0.5 / 2.3, rel=0.01)
