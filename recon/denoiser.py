@@ -76,13 +76,13 @@ def deepinv_denoiser(model: Callable[[Tensor, float], Tensor]) -> Denoise:
 
 
 def deepinv_drunet(weights: str = "download") -> Denoise:
-    """Return the DRUNet of deepinv for grey images; `weights` is a file, or "download" for those trained on photographs.
+    """Return the DRUNet of deepinv for grey images; `weights` is a file, or "download" for those of photographs.
 
     Raises:
         MissingExtraError: deepinv is not installed.
     """
     try:
-        from deepinv.models import DRUNet  # noqa: PLC0415  an extra, and slow to import
+        from deepinv.models import DRUNet
     except ImportError as error:
         raise MissingExtraError("this denoiser needs deepinv; install mrkit[deepinv]") from error
     model: Any = DRUNet(in_channels=1, out_channels=1, pretrained=weights)
