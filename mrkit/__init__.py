@@ -1,16 +1,16 @@
 """mrkit: unsupervised physics models for MRI.
 
-The verbs `simulate_ulf` and `superresolve` and their results; `mrkit --help` for the command line. They are imported
-when first used, so that `import mrkit` and the command line's help stay fast.
+The verbs `simulate_ulf`, `superresolve` and `quantify` and their results; `mrkit --help` for the command line. They are
+imported when first used, so that `import mrkit` and the command line's help stay fast.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mrkit.api import SimulatedScan, SuperResolved, simulate_ulf, superresolve
+    from mrkit.api import Quantified, SimulatedScan, SuperResolved, quantify, simulate_ulf, superresolve
 
-__all__ = ["SimulatedScan", "SuperResolved", "simulate_ulf", "superresolve"]
+__all__ = ["Quantified", "SimulatedScan", "SuperResolved", "quantify", "simulate_ulf", "superresolve"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,7 @@
-"""The verbs: `simulate_ulf` and `superresolve`. Objects in, objects out; files are the command line's business."""
+"""The verbs: `simulate_ulf`, `superresolve` and `quantify`. Objects in, objects out."""
 
+from mrkit.quantification import Quantified, quantify
 from mrkit.simulation import SimulatedScan, simulate_ulf
 from mrkit.superresolution import SuperResolved, superresolve
 
-__all__ = ["SimulatedScan", "SuperResolved", "simulate_ulf", "superresolve"]
+__all__ = ["Quantified", "SimulatedScan", "SuperResolved", "quantify", "simulate_ulf", "superresolve"]

@@ -15,6 +15,7 @@ from mrkit import (
     commands_fidelity,
     commands_info,
     commands_measure,
+    commands_quantify,
     commands_simulate,
     commands_superresolve,
     commands_train_denoiser,
@@ -36,6 +37,7 @@ examples:
   mrkit simulate t1.nii.gz out/ --seed 1                 a 64 mT T1w scan of this brain
   mrkit simulate t1.nii.gz out/ --like ulf.nii.gz        with the contrast and noise of a real scan
   mrkit superresolve ulf.nii.gz out/ --voxel 1.0         image, tissues and report at 1 mm
+  mrkit quantify raw.h5 out/ --sequence fisp.csv         T1, T2 and PD from the raw data of a fingerprint
   mrkit fidelity --sim a/ --real b/ --source c/          how close simulated scans are to real ones
 
 Each command has its own help: mrkit simulate --help. Images are NIfTI-1/2 or MGH; lengths are in mm. Results are
@@ -73,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (
         commands_simulate,
         commands_superresolve,
+        commands_quantify,
         commands_transfer,
         commands_fidelity,
         commands_info,
@@ -118,7 +121,7 @@ def _log_to_stderr(*, verbose: bool, quiet: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    for name in ("mrcore", "ulfsim", "inr", "mrkit"):
+    for name in ("mrcore", "ulfsim", "inr", "recon", "mrkit"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)

@@ -38,8 +38,8 @@ _TRUTH_COLOUR = "#8a929c"
 _THIN = 4
 """Voxels; an axis with fewer has no planes along it to look at."""
 _SD_TEXT = (
-    "The least standard deviation that noise of the size that the match left over allows (Cramer-Rao). It knows "
-    "nothing of the bias of priors or of wrong models."
+    "The least standard deviation that the noise of these samples allows without a prior (Cramer-Rao). Priors may stay "
+    "below it; it knows nothing of their bias, nor of a wrong model."
 )
 
 

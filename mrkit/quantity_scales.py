@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
-from mrcore.volume import Volume
 from mrkit.pictures import BACKGROUND, DIVERGING, Rgb, Window, css_colour
 from mrkit.report import Legend
 

@@ -1,0 +1,284 @@
+"""Quantify from files to files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+
+from mrcore.errors import BadInputError
+from mrcore.io import load_mask
+from mrcore.mrf_sequence import MrfSequence
+from mrcore.nets_files import load_denoiser
+from mrcore.sidecar import stem
+from mrcore.volume import Volume
+from mrkit.jobs import input_files
+from mrkit.outputs import Provenance, Target, check_targets, write_image, write_page
+from mrkit.progress import stages
+from mrkit.quantification import (
+    Quantified,
+    QuantifySettings,
+    prepare_raw,
+    quantify_prepared,
+    weighted_volume,
+)
+from mrkit.quantify_methods import METHODS
+from mrkit.quantify_page import QuantifyPage, build_quantify_page
+from mrkit.report_pages import Record, installed_versions
+from recon.contrasts import FLAIR, T1W, T2W, Contrast
+from recon.denoiser import sliced_denoiser
+from recon.ismrmrd_files import read_ismrmrd
+from recon.rawdata import RawData, read_npz
+from recon.sequence import read_sequence
+from recon.trajectory_files import read_trajectory
+
+DEFAULT_WEIGHTED = (T1W, T2W, FLAIR)
+_B1_STEP = 0.05
+_ISMRMRD = (".h5", ".hdf5", ".mrd")
+
+
+@dataclass(frozen=True)
+class QuantifyJob:
+    """A quantification from files.
+
+    Attributes:
+        raw: raw data; `sequence` and `trajectory`: files that stand for those of the raw data.
+        out: folder of the results.
+        ti_s: from the inversion to the first pulse, of `sequence`; None for no inversion.
+        inversion_efficiency: of that inversion.
+        k_unit: of trajectories in ISMRMRD files; `slice_index` chooses one of several slices in them.
+        mask: of the object; None to find it.
+        method: one of `METHODS`; `compare` runs all of them for the page.
+        denoiser: a 2-D denoiser for MRI2Qmap; None for the one that comes with mrkit.
+        settings: of dictionary, coils and subspace.
+        weighted: images that are computed from the maps.
+        seed: of all randomness.
+        with_report: whether to write the HTML page.
+        force: whether to replace what is there.
+    """
+
+    raw: Path
+    out: Path
+    sequence: Path | None = None
+    ti_s: float | None = None
+    inversion_efficiency: float = 1.0
+    trajectory: Path | None = None
+    k_unit: str = "cycles/voxel"
+    slice_index: int | None = None
+    mask: Path | None = None
+    method: str = "mri2qmap"
+    compare: bool = False
+    denoiser: Path | None = None
+    settings: QuantifySettings = field(default_factory=QuantifySettings)
+    weighted: tuple[Contrast, ...] = DEFAULT_WEIGHTED
+    seed: int = 0
+    with_report: bool = True
+    force: bool = False
+
+    @property
+    def target(self) -> Target:
+        """Where the results go and how their names begin."""
+        return Target(self.out, stem(self.raw))
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are read, by role."""
+        roles = {
+            "raw data": self.raw,
+            "sequence": self.sequence,
+            "trajectory": self.trajectory,
+            "mask": self.mask,
+            "denoiser": self.denoiser,
+        }
+        return {role: path for role, path in roles.items() if path is not None}
+
+    @property
+    def images(self) -> list[Path]:
+        """The images that are written."""
+        names = [*MAPS, *(weighted_name(contrast) for contrast in self.weighted)]
+        return [self.target.image(name) for name in names if name != "desc-factor_TB1map" or self.settings.b1]
+
+    @property
+    def pages(self) -> list[Path]:
+        """The pages that are written."""
+        return [self.target.report("quantify")] if self.with_report else []
+
+
+MAPS: dict[str, tuple[str, str]] = {
+    "desc-seconds_T1map": ("s", "T1, 0 outside the object"),
+    "desc-seconds_T2map": ("s", "T2, 0 outside the object"),
+    "desc-relative_PDmap": ("arbitrary", "Magnitude of PD, in the unit of the data over that of the coil maps"),
+    "desc-factor_TB1map": ("1", "Flip angle over the nominal one"),
+    "desc-sdseconds_T1map": ("s", "Least standard deviation of T1 by the noise (Cramer-Rao); nothing about bias"),
+    "desc-sdseconds_T2map": ("s", "Least standard deviation of T2 by the noise (Cramer-Rao); nothing about bias"),
+    "desc-relative_residual": ("1", "Share of the signal that no atom of the dictionary explains"),
+}
+"""Unit and description of each map, by the last part of its file's name."""
+
+
+def job_of(arguments: argparse.Namespace) -> QuantifyJob:
+    """Return the job that the arguments of the command describe."""
+    low, high = arguments.b1 or (1.0, 1.0)
+    n_steps = round((high - low) / _B1_STEP)
+    if arguments.b1 and not low < high:
+        raise BadInputError(f"--b1 needs a range of factors that rises, got {low:g} {high:g}")
+    b1 = tuple(low + (high - low) * i / max(1, n_steps) for i in range(n_steps + 1)) if arguments.b1 else ()
+    settings = QuantifySettings(
+        rank=arguments.rank,
+        t1_range_s=tuple(arguments.t1_range),
+        t2_range_s=tuple(arguments.t2_range),
+        b1=b1,
+        n_coils=arguments.coils,
+    )
+    weighted = tuple(_contrast(*times) for times in arguments.weighted or ())
+    return QuantifyJob(
+        raw=arguments.raw,
+        out=arguments.out,
+        sequence=arguments.sequence,
+        ti_s=arguments.ti,
+        inversion_efficiency=arguments.inversion_efficiency,
+        trajectory=arguments.trajectory,
+        k_unit=arguments.k_unit,
+        slice_index=arguments.slice,
+        mask=arguments.mask,
+        method=arguments.method,
+        compare=arguments.compare,
+        denoiser=arguments.denoiser,
+        settings=settings,
+        weighted=weighted or DEFAULT_WEIGHTED,
+        seed=arguments.seed,
+        with_report=not arguments.no_report,
+        force=arguments.force,
+    )
+
+
+def quantify_files(job: QuantifyJob) -> list[Path]:
+    """Quantify and write maps, computed images and report; return what was written.
+
+    Everything that can be refused is refused before the first file is written.
+    """
+    check_targets(job.images, job.pages, job.files.values(), force=job.force)
+    raw = read_data(job)
+    mask = load_mask(job.mask, raw.grid) if job.mask else None
+    denoiser = sliced_denoiser(load_denoiser(job.denoiser), (2,)) if job.denoiser else None
+    methods = {job.method: METHODS[job.method], **(METHODS if job.compare else {})}
+    with stages(len(methods) + 5) as begin:
+        ready = prepare_raw(raw, job.settings, mask=mask, announce=begin)
+        results: dict[str, Quantified] = {}
+        for method in methods.values():
+            begin(f"reconstructing by {method.title}")
+            results[method.title] = quantify_prepared(ready, method, denoiser=denoiser)
+        begin("writing maps and report")
+        return _write(job, results)
+
+
+def read_data(job: QuantifyJob) -> RawData:
+    """Read the raw data, with the sequence and the trajectory that were given for them.
+
+    Raises:
+        BadInputError: files that cannot be used, or data without a sequence.
+    """
+    sequence = None
+    if job.sequence is not None:
+        sequence = read_sequence(job.sequence, job.ti_s, job.inversion_efficiency)
+    raw = _read_raw(job, sequence)
+    if job.trajectory is not None:
+        raw = replace(raw, trajectory=read_trajectory(job.trajectory, raw.grid))
+    if sequence is not None:
+        raw = replace(raw, sequence=sequence)
+    if raw.sequence is None:
+        raise BadInputError(f"{job.raw} says nothing about its sequence; give it as a table with --sequence")
+    return raw
+
+
+def _read_raw(job: QuantifyJob, sequence: MrfSequence | None) -> RawData:
+    suffix = job.raw.suffix.lower()
+    if not job.raw.is_file():
+        raise BadInputError(f"{job.raw}: no such file; expected raw data as .h5 (ISMRMRD) or .npz")
+    if suffix == ".npz":
+        return read_npz(job.raw)
+    if suffix in _ISMRMRD:
+        return read_ismrmrd(job.raw, sequence=sequence, k_unit=job.k_unit, slice_index=job.slice_index)
+    raise BadInputError(f"{job.raw}: raw data end in .npz or {', '.join(_ISMRMRD)} (ISMRMRD), not in '{suffix}'")
+
+
+def weighted_name(contrast: Contrast) -> str:
+    """Return the last part of the name of a computed image: `desc-synthetic_T1w`."""
+    known = contrast.name in {c.name for c in DEFAULT_WEIGHTED}
+    return f"desc-synthetic_{contrast.name}" if known else f"desc-{contrast.name}_weighted"
+
+
+def _contrast(tr_s: float, te_s: float, ti_s: float) -> Contrast:
+    """Return a contrast that is named by its times in ms."""
+    times = {"TR": tr_s, "TE": te_s, **({"TI": ti_s} if ti_s else {})}
+    name = "".join(f"{key}{round(1e3 * value)}" for key, value in times.items())
+    return Contrast(f"{name}ms", tr_s, te_s, ti_s or None)
+
+
+def _write(job: QuantifyJob, results: Mapping[str, Quantified]) -> list[Path]:
+    result = next(iter(results.values()))
+    provenance = _provenance(job, result)
+    weighted = {contrast: weighted_volume(result, contrast) for contrast in job.weighted}
+    # The page comes first: should it fail, no results without a report stay behind.
+    page = _page(job, results, provenance, weighted) if job.with_report else None
+    fit = {"Converged": result.converged, "NIter": result.n_iter, "Message": result.message}
+    sidecar = provenance.sidecar() | {"Fit": fit, "Versions": installed_versions()}
+    volumes = dict(zip(MAPS, _maps(result), strict=True))
+    written = [
+        write_image(
+            volume,
+            job.target.image(name),
+            sidecar | {"Units": MAPS[name][0], "Description": MAPS[name][1]},
+            force=job.force,
+        )
+        for name, volume in volumes.items()
+        if volume is not None
+    ]
+    for contrast, volume in weighted.items():
+        times = {"RepetitionTime": contrast.tr_s, "EchoTime": contrast.te_s, "InversionTime": contrast.ti_s}
+        said = {key: value for key, value in times.items() if value is not None and value < float("inf")}
+        about = {"Units": "arbitrary", "Description": "Computed from the maps, not measured", **said}
+        path = job.target.image(weighted_name(contrast))
+        written.append(write_image(volume, path, sidecar | about, force=job.force))
+    if page is not None:
+        written.append(write_page(page, job.target.report("quantify"), force=job.force))
+    return written
+
+
+def _maps(result: Quantified) -> tuple[Volume | None, ...]:
+    """Return the maps in the order of `MAPS`."""
+    pd = Volume(result.pd.data.abs(), result.pd.grid)
+    return (result.t1_s, result.t2_s, pd, result.b1, result.t1_sd_s, result.t2_sd_s, result.residual)
+
+
+def _provenance(job: QuantifyJob, result: Quantified) -> Provenance:
+    parameters: dict[str, object] = {
+        "Method": job.method,
+        "MethodSettings": _as_dict(METHODS[job.method].settings),
+        "Settings": asdict(job.settings),
+        "InversionTime": job.ti_s,
+        "InversionEfficiency": job.inversion_efficiency,
+        "Mask": "given" if job.mask else "found in PD",
+        "Denoiser": job.denoiser.name if job.denoiser else "of mrkit",
+    }
+    return Provenance(job.files, job.seed, parameters, result.notes)
+
+
+def _as_dict(settings: object) -> dict[str, object]:
+    return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {}
+
+
+def _page(
+    job: QuantifyJob, results: Mapping[str, Quantified], provenance: Provenance, weighted: Mapping[Contrast, Volume]
+) -> str:
+    record = Record(
+        seed=job.seed,
+        segmenter="",
+        notes=provenance.notes,
+        inputs=input_files(job.files),
+        parameters=provenance.parameters,
+        versions=installed_versions(),
+    )
+    named = {f"{contrast.name}, computed": volume for contrast, volume in weighted.items()}
+    return build_quantify_page(QuantifyPage(results, record, named))
