@@ -7,11 +7,12 @@ matrix of the white prior: its diagonal is the share of a voxel's prior variance
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from inr.baselines import GRADIENT_SD, add_gradient_normal
+from inr.baselines import GRADIENT_SD
 from mrcore.errors import BadInputError
 from mrcore.grid import Triple
 from mrcore.linop import LinearOp, real_dtype
@@ -20,6 +21,8 @@ from mrcore.solve import conjugate_gradient
 
 VOXEL_SD = 0.3
 """Assumed sd of a voxel's intensity about its surroundings, relative to WM = 1."""
+TOLERANCE = 1e-3
+"""Relative residual at which a posterior sample is solved."""
 
 
 def null_share(
@@ -61,11 +64,12 @@ def posterior_sd(
     spacing_mm: Triple,
     seed: int,
     n_samples: int = 16,
-    gradient_sd: float = GRADIENT_SD,
+    gradient_sd: float | Tensor = GRADIENT_SD,
     max_iter: int = 100,
 ) -> Tensor:
     """Return the sd (X, Y, Z) of each voxel given the data, under the prior of `tikhonov`: gradients of `gradient_sd`.
 
+    It may be a map (X, Y, Z); `inr.gradients` makes one that is wide where the image has edges.
     Each sample solves the normal equations for noise in place of data and prior, so its covariance is that of the
     posterior (perturb and optimise; Papandreou & Yuille, NeurIPS 2010); the relative standard error of the sd is
     sqrt(1 / (2 n_samples)). It does not depend on any scan.
@@ -73,13 +77,15 @@ def posterior_sd(
     Raises:
         BadInputError: a noise or prior sd that is not positive, or no sample.
     """
-    _check(noise_sd, gradient_sd, n_samples)
-    generator = seeded(seed, "inr.null_space:posterior_sd")
-    weight = math.prod(spacing_mm) / gradient_sd**2
     dtype, device = real_dtype(operator.dtype), operator.device
+    local = torch.as_tensor(gradient_sd, dtype=dtype, device=device).expand(operator.shape_in)
+    _check(noise_sd, float(local.min()), n_samples)
+    generator = seeded(seed, "inr.null_space:posterior_sd")
+    weights = _weights(math.prod(spacing_mm) / local**2, spacing_mm)
 
     def normal(x: Tensor) -> Tensor:
-        return add_gradient_normal(operator.H(operator(x)) / noise_sd**2, x, weight, spacing_mm)
+        steps = [torch.diff(x, dim=axis) * weight for axis, weight in enumerate(weights)]
+        return _add_adjoint(operator.H(operator(x)) / noise_sd**2, steps)
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype).to(device)
@@ -87,14 +93,26 @@ def posterior_sd(
     square = torch.zeros(operator.shape_in, dtype=dtype, device=device)
     for _ in range(n_samples):
         rhs = operator.H(draw(operator.shape_out)) / noise_sd
-        for axis, spacing in enumerate(spacing_mm):
-            n = operator.shape_in[axis] - 1
-            noise = draw(tuple(n if a == axis else m for a, m in enumerate(operator.shape_in)))
-            noise *= math.sqrt(weight) / spacing
-            rhs.narrow(axis, 0, n).sub_(noise)
-            rhs.narrow(axis, 1, n).add_(noise)
-        square += conjugate_gradient(normal, rhs, None, max_iter, tolerance=1e-3).x.square()
+        _add_adjoint(rhs, [draw(tuple(weight.shape)) * weight.sqrt() for weight in weights])
+        square += conjugate_gradient(normal, rhs, None, max_iter, tolerance=TOLERANCE).x.square()
     return (square / n_samples).sqrt()
+
+
+def _weights(precision: Tensor, spacing_mm: Triple) -> list[Tensor]:
+    """Return the weight of each difference of neighbours along each axis: the mean of its two ends, per mm^2."""
+    return [
+        0.5 * (precision.narrow(axis, 1, n := precision.shape[axis] - 1) + precision.narrow(axis, 0, n)) / spacing**2
+        for axis, spacing in enumerate(spacing_mm)
+    ]
+
+
+def _add_adjoint(out: Tensor, steps: Sequence[Tensor]) -> Tensor:
+    """Add the adjoint of the differences along each axis to `out` (X, Y, Z) in place, and return it."""
+    for axis, step in enumerate(steps):
+        n = step.shape[axis]
+        out.narrow(axis, 0, n).sub_(step)
+        out.narrow(axis, 1, n).add_(step)
+    return out
 
 
 def _resolved(operator: LinearOp, x: Tensor, ridge: float, max_iter: int) -> Tensor:

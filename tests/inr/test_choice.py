@@ -1,0 +1,51 @@
+"""The weight of total variation is chosen by what the scan itself shows."""
+
+import pytest
+import torch
+from operators import grid
+
+from inr.choice import Choice, choose_tv_weight, lowest
+from mrcore.acquisition import gaussian_psf
+from mrcore.errors import BadInputError
+from mrcore.forward import imaging_operator, predict
+from mrcore.noise import add_noise, seeded
+from mrcore.volume import Volume
+
+LATTICE, SCAN = grid((18, 18, 15), (2.0,) * 3), grid((18, 18, 6), (2.0, 2.0, 5.0))
+OPERATOR = imaging_operator(LATTICE, SCAN, gaussian_psf(SCAN.spacing_mm))
+INSIDE = torch.zeros(SCAN.shape, dtype=torch.bool)
+INSIDE[3:-3, 3:-3, 1:-1] = True
+
+
+def chosen(truth, noise_sd) -> Choice:
+    scan = add_noise(predict(OPERATOR, truth), noise_sd, seeded(1, "test_choice"))
+    return choose_tv_weight(Volume(scan, SCAN), OPERATOR, LATTICE, noise_sd, INSIDE, (0.1, 10.0), (9,))
+
+
+def test_what_has_no_edges_wants_the_most_regularisation():
+    rough = 1 + 0.2 * torch.randn(LATTICE.shape, generator=seeded(0, "texture"))
+    of_flat, of_rough = chosen(torch.ones(LATTICE.shape), 0.05), chosen(rough, 0.01)
+    assert of_flat.rms[-1] == pytest.approx(1.0, abs=0.2), "a flat image is predicted up to its noise"
+    assert of_rough.weight < of_flat.weight
+    assert of_flat.weight > 1
+    assert min(of_rough.rms) < of_rough.rms_cubic, "a model and a prior know more than interpolation"
+    assert f"{of_flat.n_voxels} held-out" in of_flat.message
+
+
+def test_the_lowest_point_of_a_parabola_is_found():
+    weights = (0.5, 1.0, 2.0, 4.0)
+    errors = [3 + (torch.tensor(w / 1.3).log().item()) ** 2 for w in weights]
+    assert lowest(weights, errors) == pytest.approx(1.3)
+    assert lowest(weights, [1.0, 2.0, 3.0, 4.0]) == 0.5
+    assert lowest(weights, [4.0, 3.0, 2.0, 1.0]) == 4.0
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 1.0), (0.0, 1.0)])
+def test_candidates_that_cannot_be(weights):
+    with pytest.raises(BadInputError, match="rise"):
+        choose_tv_weight(Volume(torch.ones(SCAN.shape), SCAN), OPERATOR, LATTICE, 0.1, INSIDE, weights)
+
+
+def test_a_mask_without_held_out_voxels():
+    with pytest.raises(BadInputError, match="no held-out voxel"):
+        choose_tv_weight(Volume(torch.ones(SCAN.shape), SCAN), OPERATOR, LATTICE, 0.1, ~torch.ones_like(INSIDE))
