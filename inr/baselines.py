@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -72,18 +73,32 @@ def huber_tv(
     settings: TvSettings | None = None,
 ) -> Solution:
     """Minimise the Rician data term plus Huber-TV over voxels by Adam with cosine decay, from `start`."""
-    settings = settings or TvSettings()
+    chosen = settings or TvSettings()
+
+    def objective(image: Tensor) -> Tensor:
+        variation = total_variation(image, spacing_mm, chosen.smoothing)
+        return data_term(operator, image, scan, noise_sd) + chosen.weight * variation
+
+    return descended(objective, start, scan.numel(), chosen.n_steps, chosen.learning_rate, "Huber-TV")
+
+
+def descended(
+    objective: Callable[[Tensor], Tensor], start: Tensor, n_values: int, n_steps: int, learning_rate: float, name: str
+) -> Solution:
+    """Minimise `objective` of images (..., X, Y, Z) over voxels by Adam with cosine decay, from `start`.
+
+    Images are clamped to 0 at the end; the history is the objective for each of `n_values` data.
+    """
     image = start.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([image], settings.learning_rate)
+    optimiser = torch.optim.Adam([image], learning_rate)
     history = []
-    for step in tqdm(range(settings.n_steps), desc="Huber-TV", disable=None, leave=False):
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * cosine(step, settings.n_steps)
+    for step in tqdm(range(n_steps), desc=name, disable=None, leave=False):
+        optimiser.param_groups[0]["lr"] = learning_rate * cosine(step, n_steps)
         optimiser.zero_grad()
-        loss = data_term(operator, image, scan, noise_sd)
-        loss = loss + settings.weight * total_variation(image, spacing_mm, settings.smoothing)
+        loss = objective(image)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        history.append(loss.item() / scan.numel())
+        history.append(loss.item() / n_values)
     return ended(image.detach().clamp_min(0), history)
 
 
