@@ -23,11 +23,10 @@ from mrkit.quantification import (
     quantify_prepared,
     weighted_volume,
 )
-from mrkit.quantify_methods import METHODS
+from mrkit.quantify_methods import DEFAULT_METHOD, METHODS, usual_denoiser
 from mrkit.quantify_page import QuantifyPage, build_quantify_page
 from mrkit.report_pages import Record, installed_versions
 from recon.contrasts import FLAIR, T1W, T2W, Contrast
-from recon.denoiser import sliced_denoiser
 from recon.ismrmrd_files import read_ismrmrd
 from recon.rawdata import RawData, read_npz
 from recon.sequence import read_sequence
@@ -67,7 +66,7 @@ class QuantifyJob:
     k_unit: str = "cycles/voxel"
     slice_index: int | None = None
     mask: Path | None = None
-    method: str = "mri2qmap"
+    method: str = DEFAULT_METHOD
     compare: bool = False
     denoiser: Path | None = None
     settings: QuantifySettings = field(default_factory=QuantifySettings)
@@ -161,7 +160,7 @@ def quantify_files(job: QuantifyJob) -> list[Path]:
     check_targets(job.images, job.pages, job.files.values(), force=job.force)
     raw = read_data(job)
     mask = load_mask(job.mask, raw.grid) if job.mask else None
-    denoiser = sliced_denoiser(load_denoiser(job.denoiser), (2,)) if job.denoiser else None
+    denoiser = usual_denoiser(raw.grid, load_denoiser(job.denoiser)) if job.denoiser else None
     methods = {job.method: METHODS[job.method], **(METHODS if job.compare else {})}
     with stages(len(methods) + 5) as begin:
         ready = prepare_raw(raw, job.settings, mask=mask, announce=begin)

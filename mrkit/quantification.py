@@ -14,7 +14,7 @@ from mrcore.mrf_sequence import MrfSequence
 from mrcore.nets import Denoise
 from mrcore.volume import Volume
 from mrkit.foreground import object_mask
-from mrkit.quantify_methods import DEFAULT_METHOD, METHODS, Method
+from mrkit.quantify_methods import DEFAULT_METHOD, METHODS, Method, Task, usual_denoiser
 from recon.baselines import subspace_cg
 from recon.channels import compressed, whitened
 from recon.coils import coil_maps_from_data
@@ -22,7 +22,7 @@ from recon.contrasts import Contrast, weighted_image
 from recon.density import density_compensation
 from recon.dictionary import Dictionary, build_dictionary, fisp_model, log_grid, signal_blocks
 from recon.encoding import Encoding, subspace_encoding
-from recon.maps import Maps, coefficient_noise, map_bounds, maps_of
+from recon.maps import Maps, coefficient_noise, map_bounds
 from recon.rawdata import RawData
 from recon.subspace import subspace_of
 
@@ -68,8 +68,8 @@ class Quantified:
 
     All are 0 outside `mask`. `t1_sd_s` and `t2_sd_s` are the least standard deviations of T1 and T2 that the noise
     allows (Cramer-Rao); `pd` is complex and has no unit; `b1` is None where it was not fitted. `residual`, 0 to 1, is
-    the share of a voxel's signal that no atom explains. `history` is one value a step, `message` says how the method
-    ended.
+    the share of a voxel's signal that no atom explains. `history` is one value of `history_of` a step, `message`
+    says how the method ended.
     """
 
     t1_s: Volume
@@ -83,6 +83,7 @@ class Quantified:
     converged: bool
     n_iter: int
     history: tuple[float, ...]
+    history_of: str
     message: str
     notes: tuple[str, ...]
 
@@ -178,10 +179,11 @@ def prepare_raw(
 
 def quantify_prepared(ready: Prepared, method: Method, denoiser: Denoise | None = None) -> Quantified:
     """Return the maps by one method."""
-    solution = method.solve(ready.encoding, ready.dictionary, ready.raw.samples, denoiser)
-    notes = ready.notes if solution.converged else (*ready.notes, f"{method.title}: {solution.message}")
+    denoiser = denoiser or usual_denoiser(ready.raw.grid)
+    maps, solution = method.solve(Task(ready.encoding, ready.raw.samples, ready.dictionary, ready.mask, denoiser))
+    is_fine = solution.converged or method.is_limited
+    notes = ready.notes if is_fine else (*ready.notes, f"{method.title} had not settled: {solution.message}")
     grid, dictionary = ready.raw.grid, ready.dictionary
-    maps = maps_of(dictionary, solution.x, ready.mask)
     noise = _left_over(solution.x, maps) if ready.noise_sd is None else ready.noise_sd
     bounds = map_bounds(dictionary, maps, noise)
 
@@ -200,6 +202,7 @@ def quantify_prepared(ready: Prepared, method: Method, denoiser: Denoise | None 
         converged=solution.converged,
         n_iter=solution.n_iter,
         history=solution.history,
+        history_of=method.history_of,
         message=solution.message,
         notes=notes,
     )

@@ -125,7 +125,9 @@ def _map_figures(page: QuantifyPage, planes: tuple[Section, ...]) -> list[Figure
     for name, result in page.results.items():
         pd = _magnitude(result.pd)
         window = Window(0.0, window_of(pd, main.mask).high)
-        figures.append(_grey(f"PD, {name}", f"Relative: white is {window.high:.3g} of these data.", pd, planes, window))
+        figures.append(
+            _grey(f"PD, {name}", f"As all coils together see it; white is {window.high:.3g}.", pd, planes, window)
+        )
     return figures
 
 
@@ -168,7 +170,7 @@ def _history(name: str, result: Quantified) -> tuple[Curve, ...]:
     values = tuple(v for v in result.history if math.isfinite(v))
     if not values:
         return ()
-    return (Curve(f"{name}: {result.message}", "iteration", "left of the data, relative", values),)
+    return (Curve(f"{name}: {result.message}", "iteration", result.history_of, values),)
 
 
 def _histograms(page: QuantifyPage) -> PlotGroup:
