@@ -47,10 +47,14 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Mean and calibrated sd (X, Y, Z) of the images of several fits, and what held-out voxels say of it."""
+    """Mean and calibrated sd (X, Y, Z) of the images of several fits, and what held-out voxels say of it.
+
+    `seed_variance` (X, Y, Z) is the variance between fits of the same voxels with other seeds.
+    """
 
     mean: Tensor
     sd: Tensor
+    seed_variance: Tensor
     n_members: int
     held_out: HeldOut
 
@@ -71,8 +75,8 @@ def ensemble(
     For a voxel of a fold the error of the mean of its fits has the variance of noise plus (scale^2 + 1 / n_seeds)
     times their spread. The scale makes the mean square of both sides equal, over all held-out voxels in the `mask`
     (bool, scan's shape); `sd` is the spread of all members, scaled alike. `spacing_mm` is the scan's.
-    Held-out voxels calibrate what a scan can show. Detail that no voxel sees, all fits may get wrong alike: its error
-    is in neither, and `inr.null_space` says where it can be.
+    Held-out voxels calibrate what a scan can show. Detail that no voxel sees, all fits may get wrong alike: its
+    variance is that of `inr.null_space.posterior_sd`, to be added.
 
     Raises:
         BadInputError: too few folds or seeds, no held-out voxel in the mask, or fits without any spread.
@@ -82,15 +86,17 @@ def ensemble(
     folds = [round(f * N_FOLDS / n_folds) for f in range(n_folds)]
     images: list[Tensor] = []
     tests: list[_Test] = []
+    of_seeds: list[Tensor] = []
     for fold in folds:
         splits = [split(operator, scan, spacing_mm, fold, seed + n) for n in range(n_seeds)]
         members = [fit_once(each) for each in splits]
         tests.append(_test(operator, scan, noise_sd, splits[0], mask, members))
+        of_seeds.append(torch.stack(members).var(0))
         images += members
     stack = torch.stack(images)
     found = _calibrated(tests, noise_sd, n_seeds)
     sd = math.sqrt(found.sd_scale**2 + 1 / len(images)) * stack.std(0)
-    return Ensemble(stack.mean(0), sd, len(images), found)
+    return Ensemble(stack.mean(0), sd, torch.stack(of_seeds).mean(0), len(images), found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,16 +7,26 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inr.baselines import cubic
+from inr.baselines import cubic, tikhonov
+from inr.choice import Choice, choose_tv_weight
 from inr.data import OneScan
-from inr.fit import FitSettings, fit
-from mrcore.forward import predict
+from inr.fit import Fit, FitSettings, fit
+from inr.heldout import Split
+from inr.prior import Prior
+from inr.render import FittedField, fitted_field
+from inr.uncertainty import FitOnce
+from mrcore.forward import imaging_operator, predict
 from mrcore.noise import chi_moments
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
-from mrkit.lattice import inner
-from mrkit.prepare import prepare, usable
+from mrkit.lattice import inner, lattice_for
+from mrkit.prepare import PreparedScan, prepare, psf_of, usable
+from mrkit.trust import KeepMember, Trust, kept_members, on_scan, trust
+from mrkit.warm_start import warm_started
+
+CHOICE_VOXEL_MM = 2.0
+"""Voxel of the lattice on which the weight of total variation is chosen; its unit makes it hold on all lattices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +35,7 @@ class SuperResolved:
 
     `image`, `tissues` and `cubic` (for comparison) lie on the output grid; `residual_z`, (scan - expected) / sd under
     Rician noise, on the scan's. `noise_sd` is per real channel, in units of the scan. `solution` says how the fit
-    ended.
+    ended; `settings` are those of the fit, `field` renders it on any grid. None: no fit (a preview), no ensemble.
     """
 
     image: Volume
@@ -35,6 +45,9 @@ class SuperResolved:
     noise_sd: float
     solution: Solution
     notes: tuple[str, ...]
+    settings: FitSettings | None = None
+    field: FittedField | None = None
+    trust: Trust | None = None
 
 
 def superresolve(
@@ -46,6 +59,11 @@ def superresolve(
     segmenter: Segmenter | None = None,
     seed: int = 0,
     settings: FitSettings | None = None,
+    prior: Prior | None = None,
+    init: Volume | None = None,
+    n_members: int = 0,
+    keep_member: KeepMember | None = None,
+    preview: bool = False,
 ) -> SuperResolved:
     """Fit image and tissues of this subject to `scan` and render them at `voxel_mm`.
 
@@ -57,7 +75,12 @@ def superresolve(
         tissues: initial tissue maps on the scan's grid; found by `segmenter` otherwise.
         segmenter: what finds the initial tissues; mrkit's HMRF-EM by default.
         seed: of the field's first state.
-        settings: of the fit.
+        settings: of the fit; without them the weight of total variation is chosen by held-out voxels of the scan.
+        prior: what pulls the image towards likely ones.
+        init: image to start from, of this person or a template; it is laid over the scan first.
+        n_members: fits of the ensemble that says how far the result can be trusted; even, 0 for none.
+        keep_member: what keeps finished members.
+        preview: return the Tikhonov image, without a fit.
 
     Raises:
         BadInputError: a scan that cannot be used, or whose brain cannot be found.
@@ -65,7 +88,34 @@ def superresolve(
     """
     scan = usable(scan)
     ready = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter)
-    fitted = fit(
+    notes = list(ready.notes)
+    if init is not None:
+        ready = warm_started(ready, usable(init), notes)
+    if preview:
+        notes.append("preview: a Tikhonov image, without a fit")
+        ended = Solution(ready.start, True, 0, (), "preview: no fit")
+        return _result(scan, ready, ready.start, ready.tissues.prob, ended, notes)
+    if settings is None:
+        choice = chosen_weight(ready)
+        notes.append(choice.message)
+        settings = replace(FitSettings(), tv_weight=choice.weight)
+    fitted = fit_prepared(ready, seed, settings, prior)
+    if not fitted.solution.converged:
+        notes.append(f"the fit had not settled: {fitted.solution.message}")
+    notes += _scarce(fitted.prob, ready.tissues.names)
+    found: Trust | None = None
+    if n_members:
+        again = kept_members(refit(ready, settings, prior), keep_member)
+        found = trust(ready, fitted.image, again, n_members, seed)
+        notes += found.notes
+    result = _result(scan, ready, fitted.image, fitted.prob, fitted.solution, notes)
+    field = fitted_field(fitted, settings, ready.tissues.names, ready.scale)
+    return replace(result, settings=settings, field=field, trust=found)
+
+
+def fit_prepared(ready: PreparedScan, seed: int, settings: FitSettings, prior: Prior | None = None) -> Fit:
+    """Fit one prepared scan."""
+    return fit(
         OneScan(ready.scan.data, ready.operator, ready.noise_sd),
         ready.lattice,
         ready.start[None],
@@ -74,23 +124,48 @@ def superresolve(
         seed,
         settings,
         ready.resegment,
+        prior,
     )
-    solution = fitted.solution
-    notes = list(ready.notes)
-    if not solution.converged:
-        notes.append(f"the fit had not settled: {solution.message}")
-    notes += _scarce(fitted.prob, ready.tissues.names)
+
+
+def refit(ready: PreparedScan, settings: FitSettings, prior: Prior | None) -> FitOnce:
+    """Return what fits a part of the scan as `fit_prepared` fits the whole; tissues are not segmented again."""
+
+    def fit_once(seen: Split) -> Tensor:
+        begin = cubic(Volume(seen.filled, ready.scan.grid), ready.lattice).data
+        smooth = tikhonov(seen.operator, seen.scan, ready.noise_sd, begin, ready.lattice.spacing_mm).x.clamp_min(0)
+        part = OneScan(seen.scan, seen.operator, ready.noise_sd)
+        done = fit(part, ready.lattice, smooth[None], ready.foreground, ready.tissues, seen.seed, settings, None, prior)
+        return done.image
+
+    return fit_once
+
+
+def chosen_weight(ready: PreparedScan) -> Choice:
+    """Return the weight of total variation that predicts held-out voxels of the brain best, on a coarse lattice."""
+    scan = ready.scan
+    voxel_mm = max(CHOICE_VOXEL_MM, *ready.lattice.spacing_mm)
+    coarse, _ = lattice_for(scan, voxel_mm)
+    operator = imaging_operator(coarse, scan.grid, psf_of(scan, []))
+    of_scan = on_scan(Volume(ready.tissues.mask.float(), ready.lattice), scan)
+    return choose_tv_weight(scan, operator, coarse, ready.noise_sd, of_scan)
+
+
+def _result(
+    scan: Volume, ready: PreparedScan, image: Tensor, prob: Tensor, solution: Solution, notes: list[str]
+) -> SuperResolved:
+    """Return image and tissues on the output grid, in units of the scan, and the residual."""
     kept = {key: value for key, value in scan.meta.items() if key not in ("Acquisition", "Simulation")}
-    image = inner(Volume(fitted.image * ready.scale, ready.lattice, kept), ready.output_grid)
-    prob = torch.stack([inner(Volume(p, ready.lattice), ready.output_grid).data for p in fitted.prob])
-    expected, sd = chi_moments(predict(ready.operator, fitted.image), ready.noise_sd)
+    on_output = inner(Volume(image * ready.scale, ready.lattice, kept), ready.output_grid)
+    tissues = torch.stack([inner(Volume(p, ready.lattice), ready.output_grid).data for p in prob])
+    expected, sd = chi_moments(predict(ready.operator, image), ready.noise_sd)
     return SuperResolved(
-        image,
-        TissueMap(prob, ready.tissues.names, ready.output_grid),
+        on_output,
+        TissueMap(tissues, ready.tissues.names, ready.output_grid),
         cubic(Volume(scan.data, scan.grid, kept), ready.output_grid),
         Volume((ready.scan.data - expected) / sd, scan.grid, kept),
         ready.noise.sd,
-        replace(solution, x=image.data),
+        replace(solution, x=on_output.data),
         tuple(notes),
     )
 

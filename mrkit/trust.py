@@ -1,0 +1,134 @@
+"""How far a super-resolved image can be trusted: its sd, what the scan does not determine, residuals, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inr.gradients import gradient_sd, smoothed
+from inr.heldout import Split
+from inr.null_space import null_component, posterior_sd
+from inr.uncertainty import Ensemble, FitOnce, HeldOut, Whiteness, ensemble, whiteness
+from mrcore.resample import resample
+from mrcore.volume import Volume
+from mrkit.lattice import inner
+from mrkit.prepare import PreparedScan
+
+N_SEEDS = 2
+N_SAMPLES = 4
+POOLED_MM = 1.5
+"""Sd of the Gaussian over which the variance of few samples is pooled."""
+MAX_ITER = 60
+
+KeepMember = Callable[[str, Callable[[], Tensor]], Tensor]
+"""From the name of a member and a function that fits it to its image; what was kept is not fitted again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """What an ensemble and the forward model say of one image.
+
+    Attributes:
+        sd: of the image, in units of the scan, on the output grid: spread of the ensemble, calibrated on held-out
+            voxels, and what the scan leaves open, in quadrature.
+        null_part: the part of the image that the scan cannot see, in units of the scan; prior and field put it there.
+        held_out: how scan voxels were predicted that the members had not seen.
+        n_members: fits, in pairs that differ by their seed only.
+        seed_variance: mean over the brain of the variance between the members of a pair, relative to WM = 1.
+    """
+
+    sd: Volume
+    null_part: Volume
+    held_out: HeldOut
+    n_members: int
+    seed_variance: float
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of these figures."""
+        held = self.held_out
+        return (
+            f"uncertainty: {self.n_members} fits; {held.n_voxels} held-out scan voxels were predicted within "
+            f"{held.rms:.2f} noise sd, by cubic interpolation within {held.rms_cubic:.2f}; their spread was scaled by "
+            f"{held.sd_scale:.2f}; variance over seeds {self.seed_variance:.1e} (WM = 1)",
+            "the sd of what the scan does not show assumes edges of the strength that the scan's own plane shows, where "
+            "the image has them, and a power spectrum that falls with the fourth power of the frequency",
+        )
+
+
+def trust(ready: PreparedScan, image: Tensor, fit_once: FitOnce, n_members: int, seed: int) -> Trust:
+    """Fit `n_members` (even, at least 2) to parts of the scan and say how far `image` (X, Y, Z; WM = 1) can be trusted.
+
+    `fit_once` is what made the image, of what a member may see. Nothing here knows of a truth.
+    """
+    brain = ready.tissues.mask
+    of_scan = on_scan(Volume(brain.float(), ready.lattice), ready.scan)
+    found = ensemble(
+        ready.operator,
+        ready.scan.data,
+        ready.scan.grid.spacing_mm,
+        ready.noise_sd,
+        of_scan,
+        fit_once,
+        seed,
+        n_folds=max(1, n_members // N_SEEDS),
+        n_seeds=N_SEEDS,
+    )
+    sd = _total_sd(ready, image, found, of_scan, seed)
+    unseen = null_component(ready.operator, image, ready.noise_sd, max_iter=MAX_ITER) * ready.foreground
+    return Trust(
+        _on_output(ready, sd * ready.foreground),
+        _on_output(ready, unseen),
+        found.held_out,
+        found.n_members,
+        float(found.seed_variance[brain].mean()),
+    )
+
+
+def kept_members(fit_once: FitOnce, keep: KeepMember | None) -> FitOnce:
+    """Return `fit_once` that fits no member again that `keep` has."""
+    if keep is None:
+        return fit_once
+
+    def fitted(seen: Split) -> Tensor:
+        first_hidden = int(seen.held_out.reshape(-1).nonzero()[0])
+        return keep(f"hidden{first_hidden}_seed{seen.seed}", lambda: fit_once(seen))
+
+    return fitted
+
+
+def residual_whiteness(residual_z: Volume, mask: Volume) -> Whiteness | None:
+    """Measure residuals on the scan's grid over a brain mask (1 inside) on any grid; None where it is too small."""
+    inside = on_scan(mask, residual_z)
+    if int(inside.sum()) < 100 or not float(residual_z.data[inside].std()) > 0:
+        return None
+    return whiteness(residual_z.data, inside)
+
+
+def on_scan(mask: Volume, scan: Volume) -> Tensor:
+    """Return the voxels (bool) of the scan that lie in `mask` (1 inside, any grid) for nine tenths or more."""
+    return resample(mask, scan.grid, order=1).data > 0.9
+
+
+def _total_sd(ready: PreparedScan, image: Tensor, found: Ensemble, of_scan: Tensor, seed: int) -> Tensor:
+    spacing = ready.lattice.spacing_mm
+    scan = ready.scan
+    width = gradient_sd(
+        image,
+        ready.tissues.mask,
+        spacing,
+        ready.operator,
+        scan.data,
+        of_scan,
+        scan.grid.spacing_mm,
+        ready.noise_sd,
+    )
+    unseen = posterior_sd(ready.operator, ready.noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
+    return torch.sqrt(found.sd.square() + smoothed(unseen.square(), spacing, POOLED_MM))
+
+
+def _on_output(ready: PreparedScan, values: Tensor) -> Volume:
+    return inner(Volume(values * ready.scale, ready.lattice), ready.output_grid)
