@@ -145,6 +145,11 @@ def align(
     return Alignment(pose, scale, settled, tuple(history))
 
 
+def fitted_scale(measured: Tensor, predicted: Tensor, weights: Tensor, settings: AlignmentSettings) -> float:
+    """Return the intensity scale that `align` would find if the pose were right."""
+    return _scale(measured, predicted, _huber(measured, predicted, weights, settings.huber))
+
+
 def _descend(
     image: Volume, scan: Volume, psf: Psf, pose: Pose, weight: Tensor, settings: AlignmentSettings
 ) -> tuple[Pose, float, list[float], bool]:

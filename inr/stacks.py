@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inr.alignment import AlignmentSettings, Pose, align, posed
+from inr.alignment import AlignmentSettings, Pose, align, fitted_scale, posed
 from inr.baselines import GRADIENT_SD, add_gradient_normal
 from mrcore.acquisition import Psf
 from mrcore.errors import BadInputError
@@ -145,23 +145,30 @@ class Stacks:
     def refreshed(self, images: Tensor) -> Stacks:
         """Return the stacks with poses, scales and slice weights found again, given `images` (C, X, Y, Z)."""
         self._check(images)
+        seen = [Volume(image.detach(), self.lattice) for image in images]
+        # A fit that is under way may be too dark everywhere: scales are those relative to the first stack's.
+        gains = [self._gain(self._lead(contrast), image) for contrast, image in enumerate(seen)]
         found = tuple(
-            self._refreshed(number, Volume(images[stack.contrast].detach(), self.lattice))
+            self._refreshed(number, seen[stack.contrast], gains[stack.contrast])
             for number, stack in enumerate(self.stacks)
         )
         return replace(self, stacks=found)
 
-    def leads(self, number: int) -> bool:
-        """Whether stack `number` is the first of its contrast, which sets pose and scale of the image."""
-        return all(stack.contrast != self.stacks[number].contrast for stack in self.stacks[:number])
+    def _lead(self, contrast: int) -> int:
+        """Return which stack is the first of a contrast: it sets pose and scale of the image."""
+        return next(number for number, stack in enumerate(self.stacks) if stack.contrast == contrast)
 
-    def _refreshed(self, number: int, image: Volume) -> Stack:
+    def _gain(self, number: int, image: Volume) -> float:
+        stack, predicted = self.stacks[number], predict(self.operators[number], image.data)
+        return fitted_scale(stack.scan.data, predicted, self.weights[number], self.alignment) / stack.scale
+
+    def _refreshed(self, number: int, image: Volume, gain: float = 1.0) -> Stack:
         stack = self._weighed(self.stacks[number], self.operators[number], image)
-        if self.leads(number):
+        if number == self._lead(stack.contrast):
             return stack
         # Weights before and after: a slice that is wrong must not steer the pose, nor a wrong pose condemn slices.
         found = align(image, stack.scan, stack.psf, stack.pose, _weights(stack, self.lattice), self.alignment)
-        stack = replace(stack, pose=found.pose, scale=found.scale)
+        stack = replace(stack, pose=found.pose, scale=found.scale / gain)
         return self._weighed(stack, _operator(stack, self.lattice, self.support), image)
 
     def _weighed(self, stack: Stack, operator: LinearOp, image: Volume) -> Stack:
@@ -236,7 +243,7 @@ def mean_of(data: Stacks) -> Tensor:
 
 
 def aligned(
-    data: Stacks, voxel_mm: float = 3.0, n_rounds: int = 2, settings: AlignmentSettings | None = None
+    data: Stacks, voxel_mm: float = 4.0, n_rounds: int = 3, settings: AlignmentSettings | None = None
 ) -> Stacks:
     """Return the stacks with poses, scales and slice weights from one another, before any fit.
 

@@ -116,7 +116,7 @@ def test_mean_of_stacks_is_in_units_of_the_image(head, three):
 
 
 def test_stacks_find_one_another(head, three):
-    found = aligned(three, 6.0, n_rounds=3)
+    found = aligned(three, 6.0)
     for stack, true in zip(found.stacks[1:], MOTION[1:], strict=True):
         left = apart(stack.pose, true, stack.scan.grid)
         assert left.angle_deg < 0.9
@@ -145,6 +145,9 @@ def test_refreshing_moves_all_but_the_first_of_each_contrast(head, three):
     assert left.distance_mm < 0.2
     # The third stack's contrast has no other: where its pose is wrong, its image has to be.
     assert float(found.misfit(images)) < 0.6 * float(data.misfit(images))
+    assert found.stacks[1].scale == pytest.approx(1.2, abs=0.03)
+    # An image that is too dark everywhere leaves scales as they are.
+    assert data.refreshed(0.9 * images).stacks[1].scale == pytest.approx(found.stacks[1].scale, abs=0.01)
 
 
 def test_weight_of_a_slice_is_the_inverse_of_its_power_beyond_twice_the_usual(head):
