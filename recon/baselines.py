@@ -1,8 +1,9 @@
 """Coefficient images by the established ways: density-compensated adjoint, least squares, total variation, low rank.
 
 All minimise 1/2 |W^(1/2) (A x - y)|^2, with W the `weights` of the encoding: with a density compensation this is a
-weighted least squares, whose noise is coloured. Weights of regularisation carry no unit: 1 stands for the largest
-eigenvalue of A^H W A times the `coefficient_scale` of the adjoint image, so that one number serves every scanner.
+weighted least squares, whose noise is coloured. Weights of regularisation carry no unit: 1 stands for the mean
+eigenvalue of A^H W A times the `noise_level` of least squares, so that one number serves every scanner, noise and
+undersampling. The truth is not needed for it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Prox = Callable[[Tensor, float], Tensor]
 """From coefficients and the length of the step to the minimiser of |z - x|^2 / (2 step) + penalty(z)."""
 
 _MARGIN = 1.05  # the power iteration comes from below
+_MEDIAN_TO_SD = 1.4826
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class LrtvSettings:
         BadInputError: a negative weight, no iterations.
     """
 
-    weight: float = 1e-3
+    weight: float = 2.0
     n_iter: int = 40
     n_inner: int = 8
+    n_start: int = 8
     tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not (self.weight >= 0 and min(self.n_iter, self.n_inner) >= 1):
+        if not (self.weight >= 0 and min(self.n_iter, self.n_inner, self.n_start) >= 1):
             raise BadInputError(f"LRTV needs a weight from 0 and at least one iteration, got {self}")
 
 
@@ -47,20 +50,21 @@ class LrtvSettings:
 class LlrSettings:
     """Locally low rank: `weight` of the nuclear norms of blocks of `block` voxels a side, at shifts drawn by `seed`.
 
-    A `weight` of s removes noise of s times the scale of the image.
+    With a `weight` of 1 white noise would go, but for its chance.
 
     Raises:
         BadInputError: a negative weight, no iterations, blocks of less than 2 voxels.
     """
 
-    weight: float = 1e-3
+    weight: float = 1.0
     block: int = 8
     n_iter: int = 40
+    n_start: int = 8
     tolerance: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.weight >= 0 and self.n_iter >= 1 and self.block >= 2):
+        if not (self.weight >= 0 and min(self.n_iter, self.n_start) >= 1 and self.block >= 2):
             raise BadInputError(
                 f"locally low rank needs a weight from 0, an iteration and blocks of 2 or more, got {self}"
             )
@@ -75,10 +79,10 @@ def svd_mrf(encoding: Encoding, samples: Tensor) -> Tensor:
 def subspace_cg(encoding: Encoding, samples: Tensor, n_iter: int = 15, ridge: float = 0.0) -> Solution:
     """Return the least-squares coefficients by conjugate gradients, which regularise by stopping at `n_iter`.
 
-    `ridge`: weight of |x|^2 / 2 relative to the largest eigenvalue. Low-rank inversion: Zhao et al., MRM 2018;79:933.
+    `ridge`: weight of |x|^2 / 2 relative to the mean eigenvalue. Low-rank inversion: Zhao et al., MRM 2018;79:933.
     """
     rhs = encoding.right_hand_side(samples)
-    added = ridge * largest_eigenvalue(encoding) if ridge else 0.0
+    added = ridge * mean_eigenvalue(encoding) if ridge else 0.0
     return conjugate_gradient(lambda x: encoding.normal(x) + added * x, rhs, max_iter=n_iter, tolerance=1e-4)
 
 
@@ -89,8 +93,8 @@ def lrtv(encoding: Encoding, samples: Tensor, settings: LrtvSettings | None = No
     Anal 2021;69:101945.
     """
     settings = settings or LrtvSettings()
-    start = svd_mrf(encoding, samples)
-    weight = settings.weight * coefficient_scale(start)
+    start = subspace_cg(encoding, samples, settings.n_start).x
+    weight = settings.weight * mean_eigenvalue(encoding) * noise_level(start)
     dual: list[Tensor | None] = [None]
 
     def prox(x: Tensor, step: float) -> Tensor:
@@ -106,10 +110,10 @@ def locally_low_rank(encoding: Encoding, samples: Tensor, settings: LlrSettings 
     Blocks lie elsewhere in every iteration, which leaves no grid in the image. Zhang et al., MRM 2015;73:655.
     """
     settings = settings or LlrSettings()
-    start = svd_mrf(encoding, samples)
+    start = subspace_cg(encoding, samples, settings.n_start).x
     sides = [min(settings.block, n) for n in start.shape[1:]]
     spread = math.sqrt(math.prod(sides)) + math.sqrt(len(start))  # of the singular values of noise of sd 1
-    weight = settings.weight * coefficient_scale(start) * spread
+    weight = settings.weight * mean_eigenvalue(encoding) * noise_level(start) * spread
     generator = seeded(settings.seed, "recon.baselines:shifts")
 
     def prox(x: Tensor, step: float) -> Tensor:
@@ -124,6 +128,31 @@ def coefficient_scale(coefficients: Tensor) -> float:
     """Return the 99th percentile over voxels of the norm of the coefficients (K, X, Y, Z)."""
     size = coefficients.abs().square().sum(0).sqrt().reshape(-1)
     return float(size.kthvalue(max(1, math.ceil(0.99 * len(size)))).values)
+
+
+def noise_level(coefficients: Tensor) -> float:
+    """Return the sd per real channel of the noise in coefficients (K, X, Y, Z), from the last, which has least signal.
+
+    The median of second differences along each axis where there is signal at all, as if the noise were white; what is
+    not sampled in the corners of k-space makes it an underestimate, by a quarter for spirals.
+    """
+    last = coefficients[-1]
+    inside = coefficients.abs().square().sum(0).sqrt() > 0.05 * coefficient_scale(coefficients)
+    found = []
+    for axis, n in enumerate(last.shape):
+        if n > 2:
+            around = (last.narrow(axis, 0, n - 2) + last.narrow(axis, 2, n - 2)) / 2
+            found.append((last.narrow(axis, 1, n - 2) - around)[inside.narrow(axis, 1, n - 2)])
+    values = torch.view_as_real(torch.cat(found)).abs().reshape(-1) if found else coefficients.real.new_zeros(0)
+    return float(values.median()) * _MEDIAN_TO_SD / math.sqrt(1.5) if len(values) else 0.0
+
+
+def mean_eigenvalue(encoding: Encoding) -> float:
+    """Return the mean eigenvalue of A^H W A from one random vector: Hutchinson's estimate of its trace."""
+    operator = encoding.normal
+    v = torch.randn(operator.shape_in, dtype=operator.dtype, generator=seeded(0, "recon.baselines:trace"))
+    v = v.to(operator.device)
+    return float(torch.vdot(v.reshape(-1), operator(v).reshape(-1)).real / v.abs().square().sum())
 
 
 def largest_eigenvalue(encoding: Encoding, n_iter: int = 12) -> float:
@@ -147,7 +176,7 @@ def _fitting_scale(encoding: Encoding, image: Tensor) -> float:
 def _fista(encoding: Encoding, samples: Tensor, prox: Prox, start: Tensor, n_iter: int, tolerance: float) -> Solution:
     """Minimise by FISTA, restarted when the momentum points uphill. Beck & Teboulle 2009; O'Donoghue & Candes 2015.
 
-    The prox is told a step of 1: penalties are relative to the largest eigenvalue already.
+    The step is 1 over the largest eigenvalue.
     """
     step = 1 / largest_eigenvalue(encoding)
     rhs = encoding.right_hand_side(samples)
@@ -155,7 +184,7 @@ def _fista(encoding: Encoding, samples: Tensor, prox: Prox, start: Tensor, n_ite
     momentum = 1.0
     history: list[float] = []
     for iteration in range(1, n_iter + 1):
-        after = prox(ahead - step * (encoding.normal(ahead) - rhs), 1.0)
+        after = prox(ahead - step * (encoding.normal(ahead) - rhs), step)
         change = after - x
         history.append(float(torch.linalg.vector_norm(change) / torch.linalg.vector_norm(after).clamp_min(1e-30)))
         if history[-1] < tolerance:

@@ -11,10 +11,11 @@ from torch import Tensor
 from mrcore.errors import BadInputError
 from mrcore.nets import Denoise
 from mrcore.solve import Solution, conjugate_gradient
-from recon.baselines import coefficient_scale, largest_eigenvalue, subspace_cg
+from recon.baselines import coefficient_scale, mean_eigenvalue, noise_level, subspace_cg
 from recon.encoding import Encoding
 
-_STRONGEST = 0.15  # noise relative to the 99th percentile of an image: the nets were trained up to it
+STRONGEST_NOISE = 0.15
+"""Relative to the 99th percentile of an image: what the shipped nets were trained up to."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,17 @@ class PnpSettings:
     """Plug-and-play ADMM on coefficients.
 
     `sigma_first` and `sigma_last`: noise per real channel removed in the first and the last step, relative to the
-    `coefficient_scale`; between them it falls geometrically. `coupling`: the penalty relative to the largest eigenvalue
-    of A^H W A. `n_cg`: most inner iterations. With `duals` off it is half-quadratic splitting.
+    `noise_level` of the start; between them it falls geometrically. `coupling`: the penalty relative to the mean
+    eigenvalue of A^H W A. `n_cg`: most inner iterations. With `duals` off it is half-quadratic splitting.
 
     Raises:
         BadInputError: sigmas that are not positive or rise, a coupling that is not positive, no iterations.
     """
 
     n_iter: int = 12
-    sigma_first: float = 0.03
-    sigma_last: float = 0.01
-    coupling: float = 0.05
+    sigma_first: float = 2.0
+    sigma_last: float = 1.0
+    coupling: float = 2.0
     n_cg: int = 5
     n_start: int = 10
     duals: bool = True
@@ -60,15 +61,15 @@ def pnp_admm(encoding: Encoding, samples: Tensor, denoise: Denoise, settings: Pn
     settings = settings or PnpSettings()
     x = v = subspace_cg(encoding, samples, settings.n_start).x
     u = torch.zeros_like(x)
-    rhs, scale = encoding.right_hand_side(samples), coefficient_scale(x)
-    gamma = settings.coupling * largest_eigenvalue(encoding)
+    rhs, noise = encoding.right_hand_side(samples), noise_level(x)
+    gamma = settings.coupling * mean_eigenvalue(encoding)
     turn = torch.polar(torch.ones_like(x[0].real), -x[0].angle())
     history = []
     for sigma in geometric(settings.sigma_first, settings.sigma_last, settings.n_iter):
         x = conjugate_gradient(
             lambda d: encoding.normal(d) + gamma * d, rhs + gamma * (v - u), x, settings.n_cg, tolerance=1e-4
         ).x
-        v = _denoised((x + u) * turn, denoise, sigma * scale) * turn.conj()
+        v = _denoised((x + u) * turn, denoise, sigma * noise) * turn.conj()
         u = u + x - v if settings.duals else u
         history.append(float(torch.linalg.vector_norm(x - v) / torch.linalg.vector_norm(x).clamp_min(1e-30)))
     message = f"{settings.n_iter} steps, coefficients and denoised ones apart by {history[-1]:.2e}"
@@ -84,4 +85,4 @@ def _denoised(coefficients: Tensor, denoise: Denoise, sigma: float) -> Tensor:
 def _channel(image: Tensor, denoise: Denoise, sigma: float) -> Tensor:
     image = image.contiguous()
     highest = coefficient_scale(image[None])
-    return denoise(image, min(sigma, _STRONGEST * highest)) if highest > 0 else image
+    return denoise(image, min(sigma, STRONGEST_NOISE * highest)) if highest > 0 else image

@@ -1,0 +1,262 @@
+"""MRI2Qmap: maps whose weighted images look like those that a denoiser of ordinary MRI was trained on.
+
+After Golbabaee et al. 2026 (arXiv 2603.11316), formulated anew. Per voxel q = (T1, T2 [, B1]) and complex PD rho, with
+B(q) the coefficients, w(q) the magnitudes of weighted signals and g a gain for each contrast:
+
+    min 1/2 |W^(1/2) (y - A x)|^2 + lambda phi(s)   subject to   x = rho B(q),   s_m = g_m |rho| w_m(q)
+
+by the alternating directions method of multipliers, whose steps are
+
+    data    x <- argmin 1/2 |W^(1/2) (y - A x)|^2 + gamma/2 |x - (z - u)|^2
+    prior   s <- D_sigma(h - t)
+    match   (q, rho) <- argmin |x + u - rho B(q)|^2 + la |s + t - g |rho| w(q)|^2;   z <- rho B(q);   h <- g |rho| w(q)
+    duals   u <- u + x - z;   t <- t + s - h
+
+The problem is not convex and the denoiser is no proximal map: convergence is not guaranteed, sigma falls instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrcore.errors import BadInputError
+from mrcore.nets import Denoise
+from mrcore.solve import Solution, conjugate_gradient
+from recon.baselines import coefficient_scale, mean_eigenvalue, subspace_cg
+from recon.contrasts import DEFAULT_CONTRASTS, Contrast, weighted_atoms
+from recon.dictionary import Dictionary
+from recon.encoding import Encoding
+from recon.maps import Maps, filled, support
+from recon.match_index import MatchIndex, match_index
+from recon.matching import Match, match
+from recon.pnp import STRONGEST_NOISE, geometric
+from recon.refine import refine
+
+
+@dataclass(frozen=True)
+class Mri2QmapSettings:
+    """How MRI2Qmap runs; no number has a unit of the data, so that one set serves every scanner.
+
+    Attributes:
+        contrasts: what the denoiser sees.
+        n_iter: most steps of the outer iteration.
+        sigma_first: noise that the denoiser removes in the first step, relative to the noise found at the start: what
+            the coefficients of least squares have beside their atom, per real channel.
+        sigma_last: the same in the last step; between them sigma falls geometrically.
+        coupling: gamma relative to the mean eigenvalue of A^H W A.
+        image_weight: la, for images whose 99th percentile is that of the norm of the coefficients.
+        n_cg: most iterations of conjugate gradients in a data step.
+        n_start: iterations of conjugate gradients for the start.
+        tolerance: the iteration stops where both constraints hold to this share and the maps moved by less.
+
+    Raises:
+        BadInputError: no contrasts or iterations, numbers that are not positive, noise that rises.
+    """
+
+    contrasts: tuple[Contrast, ...] = DEFAULT_CONTRASTS
+    n_iter: int = 12
+    sigma_first: float = 2.0
+    sigma_last: float = 1.0
+    coupling: float = 2.0
+    image_weight: float = 0.1
+    n_cg: int = 5
+    n_start: int = 10
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not self.contrasts or min(self.n_iter, self.n_cg, self.n_start) < 1:
+            raise BadInputError(f"MRI2Qmap needs a contrast and at least one iteration of each kind, got {self}")
+        if not 0 < self.sigma_last <= self.sigma_first < math.inf:
+            raise BadInputError(f"the noise to remove must fall and stay above 0, got {self}")
+        if not min(self.coupling, self.image_weight) > 0:
+            raise BadInputError(f"coupling and image_weight must be above 0, got {self}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step did, all relative: the `sigma` removed, how far the constraints are from holding, `moved`, `misfit`.
+
+    `coefficients_apart` is |x - z| / |x|, `images_apart` |s - h| / |s| (primal residuals), `moved` the change of z over
+    |z| (dual residual) and `misfit` |W^(1/2) (y - A z)| / |W^(1/2) y|, the data consistency of the maps.
+    """
+
+    sigma: float
+    coefficients_apart: float
+    images_apart: float
+    moved: float
+    misfit: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """Result: `maps`, refined off the grid, and the coefficients x as a `Solution`, both of step `best`.
+
+    `best` counts from 0 and is the step whose maps explain the data best; `steps` are all of them.
+    """
+
+    maps: Maps
+    solution: Solution
+    steps: tuple[Step, ...]
+    best: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What stays: data, penalty and the dictionary with the weighted signals of its atoms."""
+
+    encoding: Encoding
+    rhs: Tensor
+    energy: float
+    gamma: float
+    dictionary: Dictionary
+    weighted: Tensor
+    index: MatchIndex
+    mask: Tensor
+    scale: float
+    n_cg: int
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What changes: coefficients x, their atoms z, images h of these, duals u and t; data and result of the match."""
+
+    x: Tensor
+    z: Tensor
+    h: Tensor
+    u: Tensor
+    t: Tensor
+    found: Match
+    data: Tensor
+    images: Tensor
+
+
+def mri2qmap(
+    encoding: Encoding,
+    samples: Tensor,
+    dictionary: Dictionary,
+    denoise: Denoise,
+    settings: Mri2QmapSettings | None = None,
+    mask: Tensor | None = None,
+) -> Reconstruction:
+    """Return maps and coefficients from samples (C, N); see the head of this module.
+
+    `denoise` works on images (X, Y, Z) of magnitudes in any unit. Outside `mask` (X, Y, Z), by default the `support` of
+    the start, coefficients are plain least squares.
+
+    Raises:
+        BadInputError: a dictionary without a subspace or of fewer than three coefficients, data that do not fit.
+    """
+    settings = settings or Mri2QmapSettings()
+    if dictionary.subspace is None or dictionary.atoms.shape[1] < 3:
+        raise BadInputError("MRI2Qmap needs a dictionary in a subspace of three coefficients or more")
+    start = subspace_cg(encoding, samples, settings.n_start).x
+    problem, state, noise = _started(encoding, samples, dictionary, settings, start, mask)
+    best, number, steps, done = state, 0, list[Step](), False
+    for sigma in geometric(settings.sigma_first, settings.sigma_last, settings.n_iter):
+        state, step = _stepped(problem, state, denoise, min(sigma * noise, STRONGEST_NOISE * problem.scale))
+        steps.append(step)
+        if step.misfit <= min(before.misfit for before in steps):
+            best, number = state, len(steps) - 1
+        done = max(step.coefficients_apart, step.images_apart, step.moved) < settings.tolerance
+        if done:
+            break
+    message = f"{'converged' if done else 'stopped'} after {len(steps)} steps, the best was number {number + 1}"
+    solution = Solution(best.x, done, len(steps), tuple(step.misfit for step in steps), message)
+    return Reconstruction(_refined(problem, best), solution, tuple(steps), number)
+
+
+def model_noise(index: MatchIndex, coefficients: Tensor) -> float:
+    """Return the sd per real channel of what coefficients (voxels, K) of least squares have beside their best atom.
+
+    Noise and aliasing together: 2 K real numbers less the four that T1, T2 and PD take up.
+    """
+    found = match(index, coefficients)
+    left = coefficients.abs().square().sum(1) * (1 - found.fit.square()).clamp_min(0)
+    return math.sqrt(float(left.mean()) / (2 * coefficients.shape[1] - 4))
+
+
+def _started(
+    encoding: Encoding,
+    samples: Tensor,
+    dictionary: Dictionary,
+    settings: Mri2QmapSettings,
+    start: Tensor,
+    mask: Tensor | None,
+) -> tuple[_Problem, _State, float]:
+    """Return problem, first state and the noise of the start."""
+    mask = support(start) if mask is None else mask
+    data, scale = start[:, mask].T, coefficient_scale(start)
+    plain = match_index(dictionary.atoms)
+    found = match(plain, data)
+    weighted = weighted_atoms(dictionary.grid, settings.contrasts)
+    images = found.pd.abs()[:, None] * weighted[found.atom]
+    # one scale for all contrasts, so that one sigma and one weight serve them
+    gains = torch.tensor([scale / max(_percentile(image), 1e-6 * scale) for image in images.T]).to(weighted)
+    weighted, images = weighted * gains, images * gains
+    problem = _Problem(
+        encoding,
+        encoding.right_hand_side(samples),
+        float((encoding.weights * samples.abs().square()).sum()),
+        settings.coupling * mean_eigenvalue(encoding),
+        dictionary,
+        weighted,
+        match_index(dictionary.atoms, weighted, settings.image_weight),
+        mask,
+        scale,
+        settings.n_cg,
+    )
+    h = _images(images, mask)
+    state = _State(start, start, h, torch.zeros_like(start), torch.zeros_like(h), found, data, images)
+    return problem, state, model_noise(plain, data)
+
+
+def _stepped(problem: _Problem, state: _State, denoise: Denoise, sigma: float) -> tuple[_State, Step]:
+    """Return the state after one step of the outer iteration and what the step did."""
+    p, mask = problem, problem.mask
+    target = p.rhs + p.gamma * (state.z - state.u)
+    normal = p.encoding.normal
+    x = conjugate_gradient(lambda v: normal(v) + p.gamma * v, target, state.x, p.n_cg, tolerance=1e-4).x
+    s = torch.stack([denoise(image, sigma) for image in state.h - state.t])
+    free, images = x + state.u, s + state.t
+    data, seen = free[:, mask].T, images[:, mask].T
+    found = match(p.index, data, seen)
+    z = free.clone()
+    z[:, mask] = (found.pd[:, None] * p.dictionary.atoms[found.atom]).T
+    h = _images(found.pd.abs()[:, None] * p.weighted[found.atom], mask)
+    after = _State(x, z, h, free - z, images - h, found, data, seen)
+    fitted = float(torch.vdot(z.reshape(-1), (normal(z) - 2 * p.rhs).reshape(-1)).real)
+    misfit = math.sqrt(max(fitted + p.energy, 0.0) / p.energy) if p.energy > 0 else 0.0
+    step = Step(sigma / p.scale, _apart(x, z), _apart(s, h), _apart(z, state.z), misfit)
+    return after, step
+
+
+def _refined(problem: _Problem, state: _State) -> Maps:
+    """Return maps off the grid from coefficients and images together.
+
+    Images times the phase of PD make longer coefficients of the same problem: min |x - rho B|^2 + la |s - |rho| w|^2.
+    """
+    p, root = problem, math.sqrt(problem.index.weight)
+    grid = p.dictionary.grid
+    longer = Dictionary(grid, torch.cat([p.dictionary.atoms, root * p.weighted.to(p.dictionary.atoms.dtype)], 1))
+    phase = torch.polar(torch.ones_like(state.found.fit), state.found.pd.angle())
+    data = torch.cat([state.data, root * state.images * phase[:, None]], 1)
+    return filled(p.mask, state.found, refine(longer, state.found, data), has_b1=grid.lattice.shape[2] > 1)
+
+
+def _images(values: Tensor, mask: Tensor) -> Tensor:
+    """Return values (voxels, images) as images (M, X, Y, Z), 0 outside the mask."""
+    out = values.new_zeros((values.shape[1], *mask.shape))
+    out[:, mask] = values.T
+    return out
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(a).clamp_min(1e-30))
+
+
+def _percentile(values: Tensor) -> float:
+    return float(values.kthvalue(max(1, math.ceil(0.99 * len(values)))).values)
