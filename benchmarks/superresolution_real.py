@@ -1,0 +1,168 @@
+"""Real ultra-low-field scans: 64 mT T1w, T2w and FLAIR of one person, one by one and jointly, and 0.055 T slices.
+
+There is no truth. A fit is hidden 4 % of the voxels of each scan (`inr.heldout`); how it predicts them, against cubic
+interpolation from their neighbours, and how white the residuals of the others are, is what can be said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from results import Row, measured
+from sources import version_of
+from store import Store
+from superresolution_slices import fitted_slices
+from torch import Tensor
+
+from inr.baselines import cubic
+from inr.fit import fit
+from inr.heldout import filled, held_out
+from inr.stacks import Stacks
+from inr.uncertainty import whiteness
+from mrcore.forward import predict
+from mrcore.io import load_volume
+from mrcore.noise import chi_moments, rician_nll
+from mrcore.volume import TissueMap, Volume
+from mrkit.lattice import inner
+from mrkit.pictures import intensity_picture, mosaic_picture, sections, window_of
+from mrkit.prepare import on_lattice, usable
+from mrkit.stacks import prepare_stacks
+
+REAL = "Real 64 mT scans: voxels held out and residuals"
+CONTRASTS = ("T1w", "T2w", "FLAIR")
+NAME = "lowgan_MS017_64mT_{}.nii.gz"
+SEED, FOLD = 1, 7
+
+
+@dataclass(frozen=True, eq=False)
+class Partly:
+    """Data of a fit, from which voxels of each scan are `hidden` (bool); scans hold interpolated values there."""
+
+    stacks: Stacks
+    hidden: tuple[Tensor, ...]
+
+    @property
+    def n_values(self) -> int:
+        """Number of scan voxels that are seen."""
+        pairs = zip(self.stacks.weights, self.hidden, strict=True)
+        return sum(int(((weight > 0) & ~hidden).sum()) for weight, hidden in pairs)
+
+    @property
+    def n_contrasts(self) -> int:
+        """Number of images."""
+        return self.stacks.n_contrasts
+
+    def misfit(self, images: Tensor) -> Tensor:
+        """Return the negative log likelihood of the voxels that are seen."""
+        total = images.new_zeros(())
+        parts = zip(self.stacks.stacks, self.stacks.operators, self.stacks.weights, self.hidden, strict=True)
+        for stack, operator, weight, hidden in parts:
+            predicted = stack.scale * predict(operator, images[stack.contrast])
+            total = total + (weight * ~hidden * rician_nll(predicted, stack.scan.data, stack.noise_sd)).sum()
+        return total
+
+    def refreshed(self, images: Tensor) -> Partly:
+        """Return the data with the poses of the stacks found again."""
+        return Partly(self.stacks.refreshed(images), self.hidden)
+
+
+def real(folder: Path, voxel_mm: float, store: Store) -> list[Row]:
+    """Return the rows of all real scans, and leave pictures in the folder of the store."""
+    jobs = [
+        ("one by one, jointly", lambda: _brains(folder, voxel_mm, store.folder), version_of(_brains)),
+        ("slices", lambda: fitted_slices(folder, store.folder), version_of(fitted_slices)),
+    ]
+    rows: list[Row] = []
+    for name, work, version in jobs:
+        key = {"real": name, "voxel_mm": voxel_mm, "version": version}
+        found = store.load(key)
+        if found is None:
+            found = work()
+            store.save(key, found)
+        rows += found
+    return rows
+
+
+def _brains(folder: Path, voxel_mm: float, pictures: Path) -> list[Row]:
+    """Fit the three contrasts of one person one by one, then together; write a picture of all."""
+    scans = [usable(load_volume(folder / NAME.format(name))) for name in CONTRASTS]
+    rows: list[Row] = []
+    images: dict[str, Volume] = {}
+    for names in (*((name,) for name in CONTRASTS), CONTRASTS):
+        how = "jointly" if len(names) > 1 else "alone"
+        found, made = _fitted(names, [scans[CONTRASTS.index(name)] for name in names], how, voxel_mm)
+        rows += found
+        images |= {f"{name} {how}": image for name, image in made.items()}
+    _draw(dict(zip(CONTRASTS, scans, strict=True)), images, pictures / "real_64mT.png")
+    return rows
+
+
+def _fitted(
+    names: Sequence[str], scans: Sequence[Volume], how: str, voxel_mm: float
+) -> tuple[list[Row], dict[str, Volume]]:
+    """Fit scans of one person, a part of them hidden; return a row a scan and the images."""
+    hidden = [held_out(scan.grid.shape, FOLD) for scan in scans]
+    seen = [
+        Volume(filled(scan.data, h, scan.grid.spacing_mm), scan.grid, scan.meta)
+        for scan, h in zip(scans, hidden, strict=True)
+    ]
+    with measured() as cost:
+        ready = prepare_stacks(seen, voxel_mm=voxel_mm, weightings=names)
+        done = fit(
+            Partly(ready.stacks, tuple(hidden)),
+            ready.lattice,
+            ready.start,
+            ready.foreground,
+            ready.tissues,
+            SEED,
+            resegment=ready.resegment,
+        )
+    data = cast("Partly", done.data).stacks
+    rows: list[Row] = []
+    for number, (name, scan) in enumerate(zip(names, scans, strict=True)):
+        truth = scan.data / ready.scales[ready.contrasts.index(name)]
+        found = _audit(data, number, truth, hidden[number], ready.tissues, done.images)
+        pose = data.stacks[number].pose
+        moved = {"turn deg": pose.angle_deg, "shift mm": pose.distance_mm}
+        rows.append({"table": REAL, "scan": name, "fit": how, "voxel mm": voxel_mm, **found, **moved})
+    rows[0] = {**rows[0], "seconds": cost.seconds}
+    cut = [inner(Volume(image, ready.lattice), ready.output_grid) for image in done.images]
+    return rows, {name: cut[ready.contrasts.index(name)] for name in names}
+
+
+def _audit(
+    data: Stacks, number: int, truth: Tensor, hidden: Tensor, tissues: TissueMap, images: Tensor
+) -> dict[str, float]:
+    """Return errors of hidden voxels of the brain in units of the noise, and the whiteness of the others' residuals."""
+    stack = data.stacks[number]
+    mean, sd = chi_moments(stack.scale * predict(data.operators[number], images[stack.contrast]), stack.noise_sd)
+    brain = on_lattice(tissues, stack.grid).mask & (data.weights[number] > 0)
+    residual, at = (truth - mean) / sd, hidden & brain
+    guess = (truth - stack.scan.data) / stack.noise_sd
+    white = whiteness(residual, brain & ~hidden)
+    return {
+        "held-out voxels": int(at.sum()),
+        "error / noise": float(residual[at].square().mean().sqrt()),
+        "that of cubic": float(guess[at].square().mean().sqrt()),
+        "residual sd": white.sd,
+        **{f"lag 1, axis {axis}": lags[0] for axis, lags in enumerate(white.autocorrelation)},
+        "worst / standard error": white.worst,
+    }
+
+
+def _draw(scans: Mapping[str, Volume], images: Mapping[str, Volume], path: Path) -> None:
+    """Write a row for each contrast and plane: the scan, cubic, fitted alone and jointly, each in its own window."""
+    rows = []
+    for name, scan in scans.items():
+        fits = [images[f"{name} {how}"] for how in ("alone", "jointly")]
+        shown = [scan, cubic(scan, fits[0].grid), *fits]
+        masks = [image.data > image.data.max() / 8 for image in shown]
+        planes = sections(fits[0].grid, masks[2])
+        for plane in (planes[0], planes[2]):
+            pairs = zip(shown, masks, strict=True)
+            rows.append([intensity_picture(image, plane, window_of(image, mask)) for image, mask in pairs])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(mosaic_picture(rows))
