@@ -26,6 +26,12 @@ class Data(Protocol):
     def misfit(self, images: Tensor) -> Tensor:
         """Return the summed negative log likelihood of all scans given `images` (C, X, Y, Z); differentiable."""
 
+    def normal(self, images: Tensor) -> Tensor:
+        """Return A^H A x / sd^2, summed over scans: the Hessian of the misfit for Gaussian noise; (C, X, Y, Z)."""
+
+    def right_hand_side(self) -> Tensor:
+        """Return A^H y / sd^2, summed over scans; (C, X, Y, Z)."""
+
     def refreshed(self, images: Tensor) -> Data:
         """Return the data with the model's own unknowns found again, given `images` (C, X, Y, Z)."""
 
@@ -59,6 +65,14 @@ class OneScan:
     def misfit(self, images: Tensor) -> Tensor:
         """Return the Rician negative log likelihood of the scan given the image in `images` (1, X, Y, Z)."""
         return data_term(self.operator, images[0], self.scan, self.noise_sd)
+
+    def normal(self, images: Tensor) -> Tensor:
+        """Return A^H A x / sd^2 of `images` (1, X, Y, Z)."""
+        return self.operator.H(self.operator(images)) / self.noise_sd**2
+
+    def right_hand_side(self) -> Tensor:
+        """Return A^H y / sd^2 (1, X, Y, Z)."""
+        return self.operator.H(self.scan)[None] / self.noise_sd**2
 
     def refreshed(self, images: Tensor) -> OneScan:
         """Return the same: nothing of it is unknown."""

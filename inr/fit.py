@@ -102,8 +102,8 @@ def fit(
     The images are `start` (C, X, Y, Z; Tikhonov solutions) plus the field's first outputs in the `foreground` (bool),
     0 outside. Tissue logits are those of the initial segmentation `tissues` (on the lattice) plus the other outputs;
     its mask bounds the tissues of the result. `resegment` maps the first image to tissue probabilities (T, X, Y, Z);
-    it refreshes the target once; without it the initial segmentation stays the target. `prior` pulls the images
-    towards what it holds for likely. Intensities are relative to WM = 1.
+    it refreshes the target once; without it the initial segmentation stays the target. `prior` improves the start and
+    pulls the images towards what it holds for likely, in place of total variation. Intensities are relative to WM = 1.
 
     Raises:
         BadInputError: starts that are not as many as the data's contrasts, or a fit that diverged.
@@ -116,12 +116,14 @@ def fit(
         )
     brain = tissues.mask & foreground
     slabs = slabs_of(foreground)
-    problem = _Problem(lattice, start * foreground, foreground, brain, tissues.prob)
+    start = start * foreground
+    pull = None if prior is None else prior.pull(data, start, foreground)
+    start = start if pull is None else pull.start
+    problem = _Problem(lattice, start, foreground, brain, tissues.prob)
     net = settings.field.build(lattice, len(start) + len(tissues.names), seeded(seed, "inr.fit:field"))
     optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate, betas=(0.9, 0.99))
     history = []
     target = problem.anchor
-    pull: Pull | None = None
     batches = _batches(slabs, settings.batch, seeded(seed, "inr.fit:batches"))
     outputs = net.evaluate(slabs) if settings.batch < 1 else torch.empty(net.n_outputs, slabs.n_points)
     for step in tqdm(range(settings.n_steps), desc="fitting the field", disable=None):
@@ -132,8 +134,6 @@ def fit(
         now, at = next(batches)
         outputs = outputs.detach()
         outputs[:, at] = net.evaluate(now)
-        if prior is not None and (found := prior.pull(problem.images(outputs), step, settings.n_steps)) is not None:
-            pull = found
         if step in settings.refreshes:
             images = problem.images(outputs).clamp_min(0)
             data = data.refreshed(images)
@@ -195,11 +195,11 @@ class _Problem:
     ) -> Tensor:
         images = self.images(outputs)
         loss = data.misfit(images)
-        weight = settings.tv_weight if pull is None else settings.tv_weight * pull.tv_share
-        if weight > 0:
+        if pull is None:
             part = images[(slice(None), *self.box)]
-            loss = loss + weight * total_variation(part, self.lattice.spacing_mm, settings.tv_smoothing)
-        if pull is not None:
+            variation = total_variation(part, self.lattice.spacing_mm, settings.tv_smoothing)
+            loss = loss + settings.tv_weight * variation
+        else:
             loss = loss + 0.5 * pull.weight * (images - pull.target).square().sum()
         tissue = dice_cross_entropy(self.logits(outputs), target)
         return loss + settings.tissue_weight * data.n_values * tissue

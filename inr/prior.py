@@ -1,68 +1,92 @@
-"""Priors that pull the images of a fit towards likely ones: plug-and-play denoisers."""
+"""Priors of a fit: a denoiser, pretrained on ordinary images, plugged into the solution through the forward model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from inr.data import Data
 from mrcore.errors import BadInputError
 from mrcore.nets import Denoise
+from mrcore.solve import conjugate_gradient
 
 
 @dataclass(frozen=True, eq=False)
 class Pull:
-    """A term weight / 2 |images - target|^2 of the objective; the fit's own total variation counts `tv_share`."""
+    """What a prior makes of data: images (C, X, Y, Z) to `start` from, and weight / 2 |images - target|^2."""
 
+    start: Tensor
     target: Tensor
     weight: float
-    tv_share: float = 1.0
 
 
 class Prior(Protocol):
     """What is known of images before the scan."""
 
-    def pull(self, images: Tensor, step: int, n_steps: int) -> Pull | None:
-        """Return where `images` (C, X, Y, Z) are pulled to from this step on; None where that stays as it is."""
+    def pull(self, data: Data, images: Tensor, foreground: Tensor) -> Pull:
+        """Return where the prior leads from `images` (C, X, Y, Z), 0 outside the `foreground` (bool)."""
 
 
-@dataclass(frozen=True, eq=False)
-class PlugAndPlay:
-    """Half-quadratic splitting with a denoiser (Zhang et al., IEEE TPAMI 2022;44:6360).
+@dataclass(frozen=True)
+class SplittingSettings:
+    """Rounds of half-quadratic splitting; noise levels are relative to WM = 1.
 
-    At `n_rounds` evenly spaced steps the images are denoised with the noise level sigma, which falls geometrically
-    from `first_sigma` to `last_sigma` (relative to WM = 1); they are pulled to the result with the weight
-    `strength` / sigma^2. Before the first round, in the first `after` of the steps, total variation alone acts; after
-    it counts `tv_share`.
+    The level falls geometrically from `first_sigma` to `last_sigma`; `strength` / sigma^2 weighs the distance to the
+    denoised image against the data. `n_cg` steps solve for the image of a round.
+
+    Raises:
+        BadInputError: levels that rise, or numbers that are not positive.
     """
 
-    denoise: Denoise
-    first_sigma: float = 0.1
-    last_sigma: float = 0.03
-    n_rounds: int = 8
+    n_rounds: int = 10
+    first_sigma: float = 0.15
+    last_sigma: float = 0.045
     strength: float = 0.2
-    after: float = 0.2
-    tv_share: float = 0.0
+    n_cg: int = 6
 
     def __post_init__(self) -> None:
-        if not 0 < self.last_sigma <= self.first_sigma or self.n_rounds < 1 or self.strength <= 0:
-            raise BadInputError(f"a plug-and-play prior needs falling sigmas, rounds and a strength, got {self}")
-        if not 0 <= self.after < 1 or self.tv_share < 0:
-            raise BadInputError(f"a plug-and-play prior starts in 0 to 1 of the steps, got {self}")
+        if not 0 < self.last_sigma <= self.first_sigma or self.strength <= 0 or min(self.n_rounds, self.n_cg) < 1:
+            raise BadInputError(f"splitting needs falling positive levels, a strength and rounds, got {self}")
 
     def sigma(self, number: int) -> float:
         """Return the noise level of a round."""
         share = number / max(1, self.n_rounds - 1)
         return float(self.first_sigma * (self.last_sigma / self.first_sigma) ** share)
 
-    def pull(self, images: Tensor, step: int, n_steps: int) -> Pull | None:
-        """Return the denoised images at the steps of a round, else None."""
-        length = (1 - self.after) * n_steps / self.n_rounds
-        starts = [round(self.after * n_steps + number * length) for number in range(self.n_rounds)]
-        if step not in starts:
-            return None
-        sigma = self.sigma(starts.index(step))
-        target = torch.stack([self.denoise(image, sigma) for image in images.detach()])
-        return Pull(target, self.strength / sigma**2, self.tv_share)
+
+@dataclass(frozen=True, eq=False)
+class PlugAndPlay:
+    """A denoiser as prior, by half-quadratic splitting (Zhang et al., IEEE TPAMI 2022;44:6360, section 4).
+
+    In turn the images are denoised, and solved for by conjugate gradients: least squares of the scans plus
+    `strength` / (2 sigma^2) |x - denoised|^2. The data are never left: the denoiser only decides what they leave open.
+    """
+
+    denoise: Denoise
+    settings: SplittingSettings = field(default_factory=SplittingSettings)
+
+    def pull(self, data: Data, images: Tensor, foreground: Tensor) -> Pull:
+        """Return the images of the last round as start, their denoised ones as target."""
+        rhs = data.right_hand_side()
+        target, weight = images, 0.0
+        for number in tqdm(range(self.settings.n_rounds), desc="plug and play", disable=None, leave=False):
+            sigma = self.settings.sigma(number)
+            weight = self.settings.strength / sigma**2
+            target = torch.stack([self._denoised(image, sigma, number) for image in images]) * foreground
+            images = self._solved(data, rhs, target, weight) * foreground
+        return Pull(images, target, weight)
+
+    def _denoised(self, image: Tensor, sigma: float, number: int) -> Tensor:
+        # A net is not quite mirror-symmetric: over eight rounds each of the mirror images is seen once.
+        axes = [axis for axis in range(3) if number >> axis & 1]
+        return self.denoise(image.flip(axes), sigma).flip(axes)
+
+    def _solved(self, data: Data, rhs: Tensor, target: Tensor, weight: float) -> Tensor:
+        def normal(images: Tensor) -> Tensor:
+            return data.normal(images).add_(images, alpha=weight)
+
+        return conjugate_gradient(normal, rhs + weight * target, target, self.settings.n_cg, tolerance=1e-4).x
