@@ -16,6 +16,7 @@ from mrkit import (
     commands_info,
     commands_measure,
     commands_quantify,
+    commands_render,
     commands_simulate,
     commands_superresolve,
     commands_train_denoiser,
@@ -37,6 +38,7 @@ examples:
   mrkit simulate t1.nii.gz out/ --seed 1                 a 64 mT T1w scan of this brain
   mrkit simulate t1.nii.gz out/ --like ulf.nii.gz        with the contrast and noise of a real scan
   mrkit superresolve ulf.nii.gz out/ --voxel 1.0         image, tissues and report at 1 mm
+  mrkit render out/ulf_sr_field.safetensors fine/ --voxel 0.7    the fitted field with other voxels
   mrkit quantify raw.h5 out/ --sequence fisp.csv         T1, T2 and PD from the raw data of a fingerprint
   mrkit fidelity --sim a/ --real b/ --source c/          how close simulated scans are to real ones
 
@@ -75,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (
         commands_simulate,
         commands_superresolve,
+        commands_render,
         commands_quantify,
         commands_transfer,
         commands_fidelity,

@@ -7,20 +7,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import add_brain, add_run, positive
+from mrkit.arguments import add_brain, add_run, positive, whole
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
 
+PRIORS = ("none", "denoiser")
+
 _DESCRIPTION = """\
 Bring an ultra-low-field scan to a finer grid: an implicit neural representation of this subject alone is fitted so
 that the model of the acquisition (voxels, blur, Rician noise) predicts the scan. Image and tissues come from one fit.
-No other person's images are used."""
+No other person's images are used, unless you ask for --prior denoiser or --init."""
 
 _EPILOG = """\
 examples:
   mrkit superresolve sub-01_T1w.nii.gz out/ --voxel 1.0 --seed 1
-  mrkit superresolve sub-01_T1w.nii.gz out/ --mask brain.nii.gz
+  mrkit superresolve sub-01_T1w.nii.gz out/ --preview             a smooth image in seconds: is the input right?
+  mrkit superresolve sub-01_T1w.nii.gz out/ --uncertainty 6       with maps of how far to trust it
+  mrkit superresolve sub-01_T1w.nii.gz out/ --compare             every method on this scan, in one table
+  mrkit superresolve ax_T1w.nii.gz cor_T1w.nii.gz sag_T1w.nii.gz out/    several scans of one person, one image
   mrkit superresolve out/t1_ulf.nii.gz out/ --tissues out/on_the_scan_grid_dseg.nii.gz
 
 writes into OUT, for an input IMAGE.nii.gz:
@@ -28,9 +33,16 @@ writes into OUT, for an input IMAGE.nii.gz:
   IMAGE_sr_dseg.nii.gz, IMAGE_sr_label-CSF|GM|WM_probseg.nii.gz    its tissues
   IMAGE_cubic.nii.gz                  cubic interpolation of the scan, for comparison
   IMAGE_residualz.nii.gz              (scan - prediction) / noise sd, on the scan's grid: structure here was missed
+  IMAGE_sr_sd.nii.gz                  with --uncertainty: standard deviation of the image, what the scan leaves open
+                                      included
+  IMAGE_sr_nullspace.nii.gz           with --uncertainty: the part of the image that the scan cannot see
+  IMAGE_sr_field.safetensors          with --save-field: the fitted field, for `mrkit render`
+  IMAGE_sr_comparison.json            with --compare: the table of the report
   IMAGE_sr_report.html                pictures of all of them in three planes
 
-The noise of the scan is estimated, its protocol is read from the .json beside it where mrkit wrote one."""
+The noise of the scan is estimated, its protocol is read from the .json beside it where mrkit wrote one.
+--uncertainty and --compare take many fits. Each finished one is kept in OUT/.IMAGE_members until all results are
+written: the same command, run again after an interruption, goes on where it was."""
 
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -44,7 +56,14 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="ultra-low-field scan, with or without its skull")
+    parser.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="ultra-low-field scan, with or without its skull; several of one person (other orientations or contrasts) "
+        "give one image, on the first one's axes",
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results; made if missing")
     parser.add_argument(
         "--voxel",
@@ -53,9 +72,67 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="voxel size of the result in mm (default: %(default)s)",
     )
+    _add_fit(parser)
+    _add_trust(parser)
     add_brain(parser, "IMAGE")
     add_run(parser)
     parser.set_defaults(run=run)
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fit")
+    group.add_argument(
+        "--regularisation",
+        type=_regularisation,
+        default=None,
+        metavar="auto|W",
+        help="weight of total variation per square mm (WM = 1); auto, the default, takes the one that predicts scan "
+        "voxels best that it has not seen",
+    )
+    group.add_argument(
+        "--prior",
+        choices=PRIORS,
+        default=PRIORS[0],
+        help="denoiser: pull the image towards what a network, trained on ordinary brains of other people, holds for "
+        "likely (default: %(default)s)",
+    )
+    group.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="start from this image or field (.safetensors): an earlier one of the same person, or a template; detail "
+        "that the scan does not show may then be that image's",
+    )
+    group.add_argument("--preview", action="store_true", help="no fit: the smooth image that it would start from")
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("trust")
+    group.add_argument(
+        "--uncertainty",
+        type=_even,
+        default=0,
+        metavar="N",
+        help="fit N more times, to parts of the scan and from other seeds, and write the image's standard deviation "
+        "and the part of it that the scan cannot see; N is even, 6 is a good number",
+    )
+    group.add_argument(
+        "--compare",
+        action="store_true",
+        help="run every method on this scan and judge them by what needs no truth; an hour or more at 1 mm",
+    )
+    group.add_argument("--save-field", action="store_true", help="write the fitted field, for `mrkit render`")
+
+
+def _regularisation(text: str) -> float | None:
+    return None if text == "auto" else positive(text)
+
+
+def _even(text: str) -> int:
+    value = whole(text)
+    if value % 2:
+        raise argparse.ArgumentTypeError(f"expected an even number (fits come in pairs), got '{text}'")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,6 +141,19 @@ def run(arguments: argparse.Namespace) -> int:
     from mrkit.jobs import job_of, use_threads
 
     use_threads(arguments.threads)
-    for path in superresolve_files(SuperresolveJob(job_of(arguments), arguments.voxel)):
+    arguments.image = arguments.images[0]
+    job = SuperresolveJob(
+        job_of(arguments),
+        arguments.voxel,
+        others=tuple(arguments.images[1:]),
+        tv_weight=arguments.regularisation,
+        with_denoiser=arguments.prior == "denoiser",
+        init=arguments.init,
+        n_members=arguments.uncertainty,
+        with_comparison=arguments.compare,
+        with_field=arguments.save_field,
+        preview=arguments.preview,
+    )
+    for path in superresolve_files(job):
         sys.stdout.write(f"{path}\n")
     return 0

@@ -2,48 +2,121 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from inr.fit import FitSettings
+from inr.prior import PlugAndPlay, Prior
+from inr.render import render
+from inr.store import load_field, save_field
+from mrcore.atomic import atomic_write
+from mrcore.errors import BadInputError
+from mrcore.io import load_volume
+from mrcore.nets_files import shipped_denoiser
+from mrcore.sidecar import file_sha256, software_version
+from mrcore.volume import Volume
 from mrkit.api import SuperResolved, superresolve
+from mrkit.comparison_page import comparison_json
 from mrkit.jobs import Job, Subject, input_files, read_subject
+from mrkit.members import Members
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
 from mrkit.report import build_report
 from mrkit.report_pages import NamedImage, Record, installed_versions, superresolve_report
 
 _KEPT = ("MagneticFieldStrength", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "SkullStripped")
 """Sidecar keys of the scan that hold for the result too."""
+FIELD_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
 class SuperresolveJob:
-    """A super-resolution from files, to voxels of `voxel_mm`, with the settings `fit`."""
+    """A super-resolution from files, to voxels of `voxel_mm`.
+
+    Attributes:
+        common: files and settings that commands share; its image is the first scan.
+        voxel_mm: of the result.
+        others: further scans of the same person.
+        tv_weight: of total variation; None to choose it by held-out voxels.
+        with_denoiser: whether the shipped denoiser pulls the image.
+        init: image or field to start from.
+        n_members: fits of the ensemble; 0 for no maps of trust.
+        with_comparison: whether every method is run.
+        with_field: whether the field is written.
+        preview: whether the fit is left out.
+
+    Raises:
+        BadInputError: options that contradict each other.
+    """
 
     common: Job
     voxel_mm: float = 1.0
-    fit: FitSettings = field(default_factory=FitSettings)
+    others: tuple[Path, ...] = ()
+    tv_weight: float | None = None
+    with_denoiser: bool = False
+    init: Path | None = None
+    n_members: int = 0
+    with_comparison: bool = False
+    with_field: bool = False
+    preview: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preview and (self.n_members or self.with_comparison or self.with_field):
+            raise BadInputError("--preview makes no fit, so it has no uncertainty, comparison or field; leave one out")
 
     @property
     def images(self) -> list[Path]:
         """The images that are written."""
         target = self.common.target
-        return [target.image("sr"), *target.tissues("sr"), target.image("cubic"), target.image("residualz")]
+        trust = [target.image("sr_sd"), target.image("sr_nullspace")] if self.n_members else []
+        return [target.image("sr"), *target.tissues("sr"), target.image("cubic"), target.image("residualz"), *trust]
 
     @property
     def pages(self) -> list[Path]:
-        """The pages that are written."""
-        return [self.common.target.report("sr")] if self.common.with_report else []
+        """The other files that are written."""
+        return [
+            *([self.field] if self.with_field else []),
+            *([self.table] if self.with_comparison else []),
+            *([self.common.target.report("sr")] if self.common.with_report else []),
+        ]
+
+    @property
+    def field(self) -> Path:
+        """The fitted field."""
+        target = self.common.target
+        return target.directory / f"{target.stem}_sr_field{FIELD_SUFFIX}"
+
+    @property
+    def table(self) -> Path:
+        """The comparison."""
+        target = self.common.target
+        return target.directory / f"{target.stem}_sr_comparison.json"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are read, by role."""
+        others = {f"image {n}": path for n, path in enumerate(self.others, start=2)}
+        return {**self.common.files, **others, **({"image to start from": self.init} if self.init else {})}
+
+    @property
+    def settings(self) -> FitSettings | None:
+        """Settings of the fit; None where its weight is to be chosen."""
+        return None if self.tv_weight is None else replace(FitSettings(), tv_weight=self.tv_weight)
 
 
 def superresolve_files(job: SuperresolveJob) -> list[Path]:
     """Fit and write image, tissues, cubic interpolation, residual and report; return what was written.
 
-    Everything that can be refused is refused before the first file is written.
+    Everything that can be refused is refused before the first file is written. Members of an ensemble and methods of a
+    comparison are kept beside the results until these are written.
     """
     common = job.common
-    check_targets(job.images, job.pages, common.files.values(), force=common.force)
+    check_targets(job.images, job.pages, job.files.values(), force=common.force)
     subject = read_subject(common)
+    init = _read_init(job.init) if job.init else None
+    denoiser: Prior | None = PlugAndPlay(shipped_denoiser(3)) if job.with_denoiser or job.with_comparison else None
+    members = _members(job, subject)
     result = superresolve(
         subject.volume,
         voxel_mm=job.voxel_mm,
@@ -51,9 +124,33 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         tissues=subject.tissues,
         segmenter=subject.segmenter,
         seed=common.seed,
-        settings=job.fit,
+        settings=job.settings,
+        prior=denoiser if job.with_denoiser else None,
+        init=init,
+        n_members=job.n_members,
+        compared={"denoiser prior": denoiser} if denoiser is not None and job.with_comparison else None,
+        keep_member=members.kept,
+        preview=job.preview,
     )
-    return _write(job, subject, result)
+    written = _write(job, subject, result)
+    members.remove()
+    return written
+
+
+def _read_init(path: Path) -> Volume:
+    """Read an image or render a field on its own lattice."""
+    if path.suffix == FIELD_SUFFIX:
+        field = load_field(path)
+        return render(field, field.field.grid)[0]
+    return load_volume(path)
+
+
+def _members(job: SuperresolveJob, subject: Subject) -> Members:
+    """Return where finished fits are kept: they serve only the same files, options and version."""
+    hashes = [file_sha256(path) for path in job.files.values()]
+    purpose = [software_version(), hashes, _parameters(job, subject), job.common.seed]
+    target = job.common.target
+    return Members(target.directory / f".{target.stem}_members", json.dumps(purpose, default=str))
 
 
 def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> list[Path]:
@@ -62,58 +159,87 @@ def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> lis
     # The page comes first: should it fail, no results without a report stay behind.
     page = _page(job, subject, result) if job.common.with_report else None
     kept = {key: scan.meta[key] for key in _KEPT if key in scan.meta}
-    sidecar = kept | _provenance(job, subject, result).sidecar() | {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
-    fit = {"Converged": result.solution.converged, "NIter": result.solution.n_iter, "Message": result.solution.message}
-    image_sidecar = sidecar | {"Fit": fit | {"NoiseSd": result.noise_sd}}
-    cubic_sidecar = sidecar | {"Description": "Cubic interpolation of the scan"}
-    residual_sidecar = (
-        kept
-        | _provenance(job, subject, result).sidecar()
-        | {
-            "Description": "(scan - prediction) / noise sd, on the grid of the scan",
-            "Units": "noise standard deviations",
-        }
-    )
+    made = kept | _provenance(job, subject, result).sidecar()
     written = [
-        write_image(in_space_of(scan, result.image), target.image("sr"), image_sidecar, force=force),
-        *write_tissues(result.tissues, target, "sr", sidecar, scan, force=force),
-        write_image(in_space_of(scan, result.cubic), target.image("cubic"), cubic_sidecar, force=force),
-        write_image(in_space_of(scan, result.residual_z), target.image("residualz"), residual_sidecar, force=force),
+        write_image(in_space_of(scan, volume), target.image(name), made | more, force=force)
+        for name, (volume, more) in _volumes(job, result).items()
     ]
+    tissues = made | {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
+    written[1:1] = write_tissues(result.tissues, target, "sr", tissues, scan, force=force)
+    if job.with_field and result.field is not None:
+        save_field(result.field, job.field, force=force)
+        written.append(job.field)
+    if job.with_comparison and result.comparison is not None:
+        with atomic_write(job.table, force=force) as temporary:
+            temporary.write_text(json.dumps(comparison_json(result.comparison), indent=2) + "\n")
+        written.append(job.table)
     if page is not None:
         written.append(write_page(page, target.report("sr"), force=force))
     return written
 
 
-def _provenance(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> Provenance:
-    parameters: dict[str, object] = {
+def _volumes(job: SuperresolveJob, result: SuperResolved) -> dict[str, tuple[Volume, dict[str, object]]]:
+    """Return the images to write by name, each with what its sidecar says of it alone."""
+    finer: dict[str, object] = {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
+    ended = result.solution
+    fit = {"Converged": ended.converged, "NIter": ended.n_iter, "Message": ended.message, "NoiseSd": result.noise_sd}
+    out: dict[str, tuple[Volume, dict[str, object]]] = {
+        "sr": (result.image, finer | {"Fit": fit}),
+        "cubic": (result.cubic, finer | {"Description": "Cubic interpolation of the scan"}),
+        "residualz": (
+            result.residual_z,
+            {
+                "Description": "(scan - prediction) / noise sd, on the grid of the scan",
+                "Units": "noise standard deviations",
+            },
+        ),
+    }
+    if result.trust is not None:
+        held = {"HeldOut": asdict(result.trust.held_out), "NMembers": result.trust.n_members}
+        said = "Standard deviation of the image: calibrated spread of the fits, and what the scan leaves open"
+        out["sr_sd"] = (result.trust.sd, finer | {"Description": said} | held)
+        said = "Part of the image that the scan cannot see: what prior and field put there"
+        out["sr_nullspace"] = (result.trust.null_part, finer | {"Description": said})
+    return out
+
+
+def _parameters(job: SuperresolveJob, subject: Subject) -> dict[str, object]:
+    return {
         "VoxelMm": job.voxel_mm,
         "Weighting": subject.weighting,
         "Segmenter": job.common.segmenter_used,
         "Mask": job.common.mask_used,
-        "Fit": asdict(job.fit),
+        "Regularisation": "chosen by held-out voxels" if job.tv_weight is None else job.tv_weight,
+        "Prior": "shipped denoiser" if job.with_denoiser else "none",
+        "Init": job.init.name if job.init else "none",
     }
-    return Provenance(job.common.files, job.common.seed, parameters, result.notes)
+
+
+def _provenance(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> Provenance:
+    fit: Mapping[str, object] = {} if result.settings is None else {"Fit": asdict(result.settings)}
+    return Provenance(job.files, job.common.seed, {**_parameters(job, subject), **fit}, result.notes)
 
 
 def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> str:
-    provenance = _provenance(job, subject, result)
     record = Record(
         seed=job.common.seed,
         segmenter=job.common.segmenter_used,
         notes=result.notes,
-        inputs=input_files(job.common.files),
-        parameters=provenance.parameters,
+        inputs=input_files(job.files),
+        parameters=_provenance(job, subject, result).parameters,
         versions=installed_versions(),
     )
-    report = superresolve_report(
-        scan=subject.volume,
-        cubic=result.cubic,
-        images=[NamedImage("INR", result.image)],
-        mask=result.tissues.mask,
-        tissues=result.tissues,
-        residual_z=result.residual_z,
-        record=record,
-        fit=result.solution,
+    return build_report(
+        superresolve_report(
+            scan=subject.volume,
+            cubic=result.cubic,
+            images=[NamedImage("Preview" if job.preview else "INR", result.image)],
+            mask=result.tissues.mask,
+            tissues=result.tissues,
+            residual_z=result.residual_z,
+            record=record,
+            fit=None if job.preview else result.solution,
+            trust=result.trust,
+            comparison=result.comparison,
+        )
     )
-    return build_report(report)

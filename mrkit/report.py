@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mrcore.errors import BadInputError
 from mrkit.curves import Curve, curve_svg
-from mrkit.plots import line_svg
+from mrkit.plots import LinePlot, line_svg
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MISSING = "\N{EN DASH}"
@@ -134,6 +134,7 @@ class Report:
         planes: headings of these columns.
         tables: scores; their definitions are listed beneath.
         curves: such as the history of a fit.
+        plots: of several lines.
         parameters: all settings; nested mappings are flattened to dotted names.
         inputs: files that were read.
         versions: of the programs that took part.
@@ -147,6 +148,7 @@ class Report:
     planes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
+    plots: tuple[LinePlot, ...] = ()
     parameters: Mapping[str, object] = field(default_factory=dict)
     inputs: tuple[InputFile, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -15,20 +15,12 @@ from mrcore.grid import Grid
 from mrcore.metrics import Scores
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
+from mrkit.comparison import Comparison
+from mrkit.comparison_page import comparison_figures, comparison_table
 from mrkit.curves import Curve
-from mrkit.pictures import (
-    DIVERGING,
-    Sections,
-    Window,
-    css_colour,
-    intensity_picture,
-    sections,
-    signed_picture,
-    tissue_colour,
-    tissue_picture,
-    window_of,
-)
-from mrkit.report import Fact, Figure, InputFile, Legend, Report
+from mrkit.pictures import Window, sections, window_of
+from mrkit.report import Fact, Figure, InputFile, Report
+from mrkit.report_figures import grey_figure, signed_figure, tissue_figure
 from mrkit.score_tables import (
     Calibrated,
     calibration_table,
@@ -37,6 +29,8 @@ from mrkit.score_tables import (
     score_tables,
     tissue_table,
 )
+from mrkit.trust import Trust, residual_whiteness
+from mrkit.trust_page import trust_figures, whiteness_plot, whiteness_table
 from ulfsim.calibrate import Calibration
 
 _WORLD = "Planes cut the brain's middle (the sagittal one 10 mm to its right) and are the same in every row. "
@@ -99,6 +93,8 @@ def superresolve_report(
     scores: Mapping[str, Scores] | None = None,
     tissue_scores: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     fit: Solution | None = None,
+    trust: Trust | None = None,
+    comparison: Comparison | None = None,
     title: str = "Super-resolution of an ultra-low-field scan",
     radiological: bool = True,
 ) -> Report:
@@ -116,6 +112,8 @@ def superresolve_report(
         scores: of `cubic` and `images` by name, where there is a truth.
         tissue_scores: `score_tissues` by method.
         fit: of the main result; its history is drawn.
+        trust: of the main result: its maps are shown.
+        comparison: of all methods on this scan.
         title: of the page.
         radiological: whether the patient's left is on the right of the pictures.
     """
@@ -127,21 +125,23 @@ def superresolve_report(
     figures: list[Figure] = []
     if truth is not None:
         figures.append(
-            _grey("Truth", f"The object without noise, in the scan's contrast. {said}", truth, planes, window)
+            grey_figure("Truth", f"The object without noise, in the scan's contrast. {said}", truth, planes, window)
         )
     figures += [
-        _grey("ULF scan", f"As measured, voxels of {_size(scan.grid)} shown as they are.", scan, planes, window),
-        _grey("Cubic", "Cubic interpolation of the scan: no model, no prior.", cubic, planes, window),
-        *(_grey(i.name, i.text, i.volume, planes, window, focus=i is images[0]) for i in images),
-        _tissues("Segmentation", f"Tissues of {main_name}, by {record.segmenter}.", tissues, planes, main, window),
+        grey_figure("ULF scan", f"As measured, voxels of {_size(scan.grid)} shown as they are.", scan, planes, window),
+        grey_figure("Cubic", "Cubic interpolation of the scan: no model, no prior.", cubic, planes, window),
+        *(grey_figure(i.name, i.text, i.volume, planes, window, focus=i is images[0]) for i in images),
+        tissue_figure("Segmentation", f"Tissues of {main_name}, by {record.segmenter}.", tissues, planes, main, window),
     ]
     if truth is not None:
         limit = 0.3 * (window.high - window.low)
         for name, image in {"cubic": cubic, main_name: main}.items():
             error = Volume(torch.where(mask, image.data - truth.data, 0.0), image.grid)
-            figures.append(_signed(f"Error of {name}", "Image minus truth, in the brain.", error, planes, limit, ""))
+            figures.append(
+                signed_figure(f"Error of {name}", "Image minus truth, in the brain.", error, planes, limit, "")
+            )
     figures.append(
-        _signed(
+        signed_figure(
             "Residual",
             "Scan minus the prediction from the result, in units of the noise. Structure here is signal that was "
             "missed; noise alone looks like sand.",
@@ -151,11 +151,20 @@ def superresolve_report(
             " sd",
         )
     )
+    if trust is not None:
+        figures += trust_figures(trust, planes, mask)
+    if comparison is not None:
+        figures += comparison_figures(comparison, planes, window)
     tables = list(score_tables(scores or {}))
     if truth is None:
         tables.append(contrast_table({"Cubic": cubic, **{i.name: i.volume for i in images}}, tissues, mask))
     if tissue_scores:
         tables.append(tissue_table(tissue_scores))
+    if comparison is not None:
+        tables.append(comparison_table(comparison))
+    found = residual_whiteness(residual_z, Volume(mask.float(), main.grid))
+    if found is not None:
+        tables.append(whiteness_table(found))
     return Report(
         title=title,
         summary=(
@@ -172,6 +181,7 @@ def superresolve_report(
         planes=tuple(plane.name for plane in planes),
         tables=tuple(tables),
         curves=_history(fit),
+        plots=() if found is None else (whiteness_plot(found),),
         parameters={"seed": record.seed, **record.parameters},
         inputs=record.inputs,
         versions=record.versions,
@@ -221,8 +231,8 @@ def simulate_report(
         ),
         notes=record.notes,
         figures=(
-            _grey("High field", f"The input; window {own.low:.3g} to {own.high:.3g}.", source, planes, own),
-            _grey(
+            grey_figure("High field", f"The input; window {own.low:.3g} to {own.high:.3g}.", source, planes, own),
+            grey_figure(
                 "ULF contrast",
                 f"The same object as the low field would show it without blur and noise; window {window.low:.3g} to "
                 f"{window.high:.3g}, as below.",
@@ -230,10 +240,10 @@ def simulate_report(
                 planes,
                 window,
             ),
-            _grey(
+            grey_figure(
                 "Simulated scan", f"Voxels of {_size(scan.grid)} shown as they are.", scan, planes, window, focus=True
             ),
-            _tissues("Tissues", f"By {record.segmenter}; each has its own gain.", tissues, planes, truth, window),
+            tissue_figure("Tissues", f"By {record.segmenter}; each has its own gain.", tissues, planes, truth, window),
         ),
         planes=tuple(plane.name for plane in planes),
         tables=(calibration_table(calibrated), gains_table(calibration)),
@@ -241,26 +251,6 @@ def simulate_report(
         inputs=record.inputs,
         versions=record.versions,
     )
-
-
-def _grey(title: str, text: str, volume: Volume, planes: Sections, window: Window, *, focus: bool = False) -> Figure:
-    pictures = tuple(intensity_picture(volume, plane, window) for plane in planes)
-    return Figure(title, text, pictures, tuple(plane.caption for plane in planes), compared=True, focus=focus)
-
-
-def _tissues(title: str, text: str, tissues: TissueMap, planes: Sections, underlay: Volume, window: Window) -> Figure:
-    pictures = tuple(tissue_picture(tissues, plane, underlay, window) for plane in planes)
-    colours = tuple(css_colour(tissue_colour(i)) for i in range(len(tissues.names)))
-    return Figure(
-        title, text, pictures, tuple(plane.caption for plane in planes), Legend(colours, tissues.names), compared=True
-    )
-
-
-def _signed(title: str, text: str, volume: Volume, planes: Sections, limit: float, unit: str) -> Figure:
-    pictures = tuple(signed_picture(volume, plane, limit) for plane in planes)
-    labels = (f"\N{MINUS SIGN}{limit:.2g}{unit}", "0", f"+{limit:.2g}{unit}")
-    legend = Legend(tuple(css_colour(c) for c in DIVERGING), labels, continuous=True)
-    return Figure(title, text, pictures, tuple(plane.caption for plane in planes), legend)
 
 
 def _facts(record: Record) -> tuple[Fact, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +21,7 @@ from mrcore.noise import chi_moments
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
+from mrkit.comparison import Comparison, compare
 from mrkit.lattice import inner, lattice_for
 from mrkit.prepare import PreparedScan, prepare, psf_of, usable
 from mrkit.trust import KeepMember, Trust, kept_members, on_scan, trust
@@ -35,7 +37,8 @@ class SuperResolved:
 
     `image`, `tissues` and `cubic` (for comparison) lie on the output grid; `residual_z`, (scan - expected) / sd under
     Rician noise, on the scan's. `noise_sd` is per real channel, in units of the scan. `solution` says how the fit
-    ended; `settings` are those of the fit, `field` renders it on any grid. None: no fit (a preview), no ensemble.
+    ended; `settings` are those of the fit, `field` renders it on any grid. None: no fit (a preview), no ensemble, no
+    comparison.
     """
 
     image: Volume
@@ -48,6 +51,7 @@ class SuperResolved:
     settings: FitSettings | None = None
     field: FittedField | None = None
     trust: Trust | None = None
+    comparison: Comparison | None = None
 
 
 def superresolve(
@@ -62,6 +66,7 @@ def superresolve(
     prior: Prior | None = None,
     init: Volume | None = None,
     n_members: int = 0,
+    compared: Mapping[str, Prior] | None = None,
     keep_member: KeepMember | None = None,
     preview: bool = False,
 ) -> SuperResolved:
@@ -79,7 +84,8 @@ def superresolve(
         prior: what pulls the image towards likely ones.
         init: image to start from, of this person or a template; it is laid over the scan first.
         n_members: fits of the ensemble that says how far the result can be trusted; even, 0 for none.
-        keep_member: what keeps finished members.
+        compared: priors by name; all methods, and the default with each of these, are run and judged. None: no such.
+        keep_member: what keeps finished members and methods.
         preview: return the Tikhonov image, without a fit.
 
     Raises:
@@ -110,6 +116,10 @@ def superresolve(
         notes += found.notes
     result = _result(scan, ready, fitted.image, fitted.prob, fitted.solution, notes)
     field = fitted_field(fitted, settings, ready.tissues.names, ready.scale)
+    if compared is not None:
+        own = TissueMap(fitted.prob, ready.tissues.names, ready.lattice)
+        table = compare(ready, settings, seed, compared, own, keep_member)
+        result = replace(result, comparison=table)
     return replace(result, settings=settings, field=field, trust=found)
 
 

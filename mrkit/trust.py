@@ -54,8 +54,8 @@ class Trust:
             f"uncertainty: {self.n_members} fits; {held.n_voxels} held-out scan voxels were predicted within "
             f"{held.rms:.2f} noise sd, by cubic interpolation within {held.rms_cubic:.2f}; their spread was scaled by "
             f"{held.sd_scale:.2f}; variance over seeds {self.seed_variance:.1e} (WM = 1)",
-            "the sd of what the scan does not show assumes edges of the strength that the scan's own plane shows, where "
-            "the image has them, and a power spectrum that falls with the fourth power of the frequency",
+            "uncertainty: the sd of what the scan does not show assumes edges as strong as in the scan's own plane, "
+            "where the image has them, and a power spectrum that falls with the fourth power of the frequency",
         )
 
 
