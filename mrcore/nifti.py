@@ -72,8 +72,10 @@ class ImageFile:
         return Grid(spatial(self.shape), self.affine)
 
 
-def read_image(path: Path) -> ImageFile:
+def read_image(path: Path, *, allow_slice: bool = False) -> ImageFile:
     """Read an image and list its problems; only what cannot be read at all raises.
+
+    A single slice is a problem unless `allow_slice`.
 
     Raises:
         BadInputError: no such file, not a NIfTI-1/2 or MGH image, a header or gzip stream that is damaged.
@@ -84,7 +86,7 @@ def read_image(path: Path) -> ImageFile:
     shape = tuple(int(n) for n in header.get_data_shape())
     slope, intercept = header.get_slope_inter()
     affine, units, misplaced = place(header, shape)
-    data, found = _data(path, header, content, shape)
+    data, found = _data(path, header, content, shape, allow_slice=allow_slice)
     codes = (None, None) if kind == "MGH" else (int(header["sform_code"]), int(header["qform_code"]))
     return ImageFile(
         path=path,
@@ -169,10 +171,10 @@ def _header(path: Path, content: bytes) -> tuple[str, Header]:
 
 
 def _data(
-    path: Path, header: Header, content: bytes, shape: tuple[int, ...]
+    path: Path, header: Header, content: bytes, shape: tuple[int, ...], *, allow_slice: bool
 ) -> tuple[NDArray[np.float32] | None, list[Problem]]:
     """Return the image as float32 (X, Y, Z), and what is wrong with it."""
-    problems = _kind_problems(header, shape)
+    problems = _kind_problems(header, shape, allow_slice=allow_slice)
     dtype = header.get_data_dtype()
     n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
     n_there = len(content) - int(header.get_data_offset())
@@ -201,7 +203,7 @@ def _data(
     return data, []
 
 
-def _kind_problems(header: Header, shape: tuple[int, ...]) -> list[Problem]:
+def _kind_problems(header: Header, shape: tuple[int, ...], *, allow_slice: bool) -> list[Problem]:
     """Return why this is not one real 3-D image."""
     dtype = header.get_data_dtype()
     problems = []
@@ -216,7 +218,7 @@ def _kind_problems(header: Header, shape: tuple[int, ...]) -> list[Problem]:
         sizes = " x ".join(str(n) for n in shape)
         text = f"a 3-D image is needed, this is {len(shape)}-D ({sizes}) with {n_volumes} volumes"
         problems.append(Problem(f"{text}; extract one volume first (for instance with fslroi or mrconvert)"))
-    elif len(shape) < 3 or min(shape[:3]) == 1:
+    elif not allow_slice and (len(shape) < 3 or min(shape[:3]) == 1):
         sizes = " x ".join(str(n) for n in shape)
         problems.append(Problem(f"a 3-D image is needed, this is 2-D ({sizes}); give the whole stack of slices"))
     return problems

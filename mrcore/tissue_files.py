@@ -30,7 +30,7 @@ def load_mask(path: Path, grid: Grid) -> Tensor:
             cannot be used.
         GridMismatchError: a mask that is not on `grid`.
     """
-    image = read_image(Path(path))
+    image = read_image(Path(path), allow_slice=1 in grid.shape)
     data = require_usable(image)
     require_same_grid(image.grid, grid, f"the mask {path} and the image")
     low, high = float(data.min()), float(data.max())
