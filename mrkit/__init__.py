@@ -1,16 +1,34 @@
 """mrkit: unsupervised physics models for MRI.
 
-The verbs `simulate_ulf`, `superresolve` and `quantify` and their results; `mrkit --help` for the command line. They are
-imported when first used, so that `import mrkit` and the command line's help stay fast.
+The verbs `simulate_ulf`, `superresolve`, `superresolve_several` and `quantify` and their results; `mrkit --help` for
+the command line. They are imported when first used, so that `import mrkit` and the command line's help stay fast.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mrkit.api import Quantified, SimulatedScan, SuperResolved, quantify, simulate_ulf, superresolve
+    from mrkit.api import (
+        Quantified,
+        SimulatedScan,
+        SuperResolved,
+        SuperResolvedSeveral,
+        quantify,
+        simulate_ulf,
+        superresolve,
+        superresolve_several,
+    )
 
-__all__ = ["Quantified", "SimulatedScan", "SuperResolved", "quantify", "simulate_ulf", "superresolve"]
+__all__ = [
+    "Quantified",
+    "SimulatedScan",
+    "SuperResolved",
+    "SuperResolvedSeveral",
+    "quantify",
+    "simulate_ulf",
+    "superresolve",
+    "superresolve_several",
+]
 
 
 def __getattr__(name: str) -> object:

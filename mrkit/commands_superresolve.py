@@ -40,6 +40,9 @@ writes into OUT, for an input IMAGE.nii.gz:
   IMAGE_sr_comparison.json            with --compare: the table of the report
   IMAGE_sr_report.html                pictures of all of them in three planes
 
+Of several scans each contrast gets one IMAGE_sr, named by its first scan and on the axes of the first scan of all; they
+are aligned within the fit, and share the tissues. Poses, scales and the weights of slices are in the sidecars.
+
 The noise of the scan is estimated, its protocol is read from the .json beside it where mrkit wrote one.
 --uncertainty and --compare take many fits. Each finished one is kept in OUT/.IMAGE_members until all results are
 written: the same command, run again after an interruption, goes on where it was."""
@@ -137,15 +140,22 @@ def _even(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit, write and name the files; return 0."""
-    from mrkit.job_superresolve import SuperresolveJob, superresolve_files
-    from mrkit.jobs import job_of, use_threads
+    from mrkit.jobs import use_threads
 
     use_threads(arguments.threads)
     arguments.image = arguments.images[0]
+    for path in _one(arguments) if len(arguments.images) == 1 else _several(arguments):
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _one(arguments: argparse.Namespace) -> list[Path]:
+    from mrkit.job_superresolve import SuperresolveJob, superresolve_files
+    from mrkit.jobs import job_of
+
     job = SuperresolveJob(
         job_of(arguments),
         arguments.voxel,
-        others=tuple(arguments.images[1:]),
         tv_weight=arguments.regularisation,
         with_denoiser=arguments.prior == "denoiser",
         init=arguments.init,
@@ -154,6 +164,31 @@ def run(arguments: argparse.Namespace) -> int:
         with_field=arguments.save_field,
         preview=arguments.preview,
     )
-    for path in superresolve_files(job):
-        sys.stdout.write(f"{path}\n")
-    return 0
+    return superresolve_files(job)
+
+
+def _several(arguments: argparse.Namespace) -> list[Path]:
+    from mrcore.errors import BadInputError
+    from mrkit.job_several import SeveralJob, superresolve_several_files
+    from mrkit.jobs import job_of
+
+    given = {
+        "--init": arguments.init,
+        "--uncertainty": arguments.uncertainty,
+        "--compare": arguments.compare,
+        "--preview": arguments.preview,
+    }
+    for option, value in given.items():
+        if value:
+            raise BadInputError(
+                f"{option} takes one scan, got {len(arguments.images)}; leave it out, or run them one by one"
+            )
+    job = SeveralJob(
+        job_of(arguments),
+        tuple(arguments.images[1:]),
+        arguments.voxel,
+        tv_weight=arguments.regularisation,
+        with_denoiser=arguments.prior == "denoiser",
+        with_field=arguments.save_field,
+    )
+    return superresolve_several_files(job)

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from inr.fit import FitSettings
-from inr.prior import PlugAndPlay, Prior
+from inr.prior import Prior
 from inr.render import render
 from inr.store import load_field, save_field
 from mrcore.atomic import atomic_write
 from mrcore.errors import BadInputError
 from mrcore.io import load_volume
-from mrcore.nets_files import shipped_denoiser
 from mrcore.sidecar import file_sha256, software_version
 from mrcore.volume import Volume
 from mrkit.api import SuperResolved, superresolve
@@ -22,6 +21,7 @@ from mrkit.comparison_page import comparison_json
 from mrkit.jobs import Job, Subject, input_files, read_subject
 from mrkit.members import Members
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
+from mrkit.priors import denoiser_prior
 from mrkit.report import build_report
 from mrkit.report_pages import NamedImage, Record, installed_versions, superresolve_report
 
@@ -37,7 +37,6 @@ class SuperresolveJob:
     Attributes:
         common: files and settings that commands share; its image is the first scan.
         voxel_mm: of the result.
-        others: further scans of the same person.
         tv_weight: of total variation; None to choose it by held-out voxels.
         with_denoiser: whether the shipped denoiser pulls the image.
         init: image or field to start from.
@@ -52,7 +51,6 @@ class SuperresolveJob:
 
     common: Job
     voxel_mm: float = 1.0
-    others: tuple[Path, ...] = ()
     tv_weight: float | None = None
     with_denoiser: bool = False
     init: Path | None = None
@@ -96,8 +94,7 @@ class SuperresolveJob:
     @property
     def files(self) -> dict[str, Path]:
         """The files that are read, by role."""
-        others = {f"image {n}": path for n, path in enumerate(self.others, start=2)}
-        return {**self.common.files, **others, **({"image to start from": self.init} if self.init else {})}
+        return {**self.common.files, **({"image to start from": self.init} if self.init else {})}
 
     @property
     def settings(self) -> FitSettings | None:
@@ -115,7 +112,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
     check_targets(job.images, job.pages, job.files.values(), force=common.force)
     subject = read_subject(common)
     init = _read_init(job.init) if job.init else None
-    denoiser: Prior | None = PlugAndPlay(shipped_denoiser(3)) if job.with_denoiser or job.with_comparison else None
+    denoiser: Prior | None = denoiser_prior() if job.with_denoiser or job.with_comparison else None
     members = _members(job, subject)
     result = superresolve(
         subject.volume,

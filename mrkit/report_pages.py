@@ -128,7 +128,9 @@ def superresolve_report(
             grey_figure("Truth", f"The object without noise, in the scan's contrast. {said}", truth, planes, window)
         )
     figures += [
-        grey_figure("ULF scan", f"As measured, voxels of {_size(scan.grid)} shown as they are.", scan, planes, window),
+        grey_figure(
+            "ULF scan", f"As measured, voxels of {size_text(scan.grid)} shown as they are.", scan, planes, window
+        ),
         grey_figure("Cubic", "Cubic interpolation of the scan: no model, no prior.", cubic, planes, window),
         *(grey_figure(i.name, i.text, i.volume, planes, window, focus=i is images[0]) for i in images),
         tissue_figure("Segmentation", f"Tissues of {main_name}, by {record.segmenter}.", tissues, planes, main, window),
@@ -168,19 +170,19 @@ def superresolve_report(
     return Report(
         title=title,
         summary=(
-            f"A scan with voxels of {_size(scan.grid)} was brought to {_size(main.grid)} by fitting this subject's own "
-            f"image through a model of the acquisition. {_orientation(radiological)}"
+            f"A scan with voxels of {size_text(scan.grid)} was brought to {size_text(main.grid)} by fitting this "
+            f"subject's own image through a model of the acquisition. {orientation_text(radiological)}"
         ),
         facts=(
-            Fact("Scan", f"{_size(scan.grid)}, {_shape(scan.grid)}"),
-            Fact("Result", f"{_size(main.grid)}, {_shape(main.grid)}"),
-            *_facts(record),
+            Fact("Scan", f"{size_text(scan.grid)}, {_shape(scan.grid)}"),
+            Fact("Result", f"{size_text(main.grid)}, {_shape(main.grid)}"),
+            *record_facts(record),
         ),
         notes=record.notes,
         figures=tuple(figures),
         planes=tuple(plane.name for plane in planes),
         tables=tuple(tables),
-        curves=_history(fit),
+        curves=history_curves(fit),
         plots=() if found is None else (whiteness_plot(found),),
         parameters={"seed": record.seed, **record.parameters},
         inputs=record.inputs,
@@ -221,13 +223,13 @@ def simulate_report(
     return Report(
         title=title,
         summary=(
-            f"A high-field scan with voxels of {_size(source.grid)} was given the contrast, the voxels of "
-            f"{_size(scan.grid)} and the noise of an ultra-low-field scan. {_orientation(radiological)}"
+            f"A high-field scan with voxels of {size_text(source.grid)} was given the contrast, the voxels of "
+            f"{size_text(scan.grid)} and the noise of an ultra-low-field scan. {orientation_text(radiological)}"
         ),
         facts=(
-            Fact("High field", f"{_size(source.grid)}, {_shape(source.grid)}"),
-            Fact("Simulated", f"{_size(scan.grid)}, {_shape(scan.grid)}"),
-            *_facts(record),
+            Fact("High field", f"{size_text(source.grid)}, {_shape(source.grid)}"),
+            Fact("Simulated", f"{size_text(scan.grid)}, {_shape(scan.grid)}"),
+            *record_facts(record),
         ),
         notes=record.notes,
         figures=(
@@ -241,7 +243,12 @@ def simulate_report(
                 window,
             ),
             grey_figure(
-                "Simulated scan", f"Voxels of {_size(scan.grid)} shown as they are.", scan, planes, window, focus=True
+                "Simulated scan",
+                f"Voxels of {size_text(scan.grid)} shown as they are.",
+                scan,
+                planes,
+                window,
+                focus=True,
             ),
             tissue_figure("Tissues", f"By {record.segmenter}; each has its own gain.", tissues, planes, truth, window),
         ),
@@ -253,12 +260,14 @@ def simulate_report(
     )
 
 
-def _facts(record: Record) -> tuple[Fact, ...]:
+def record_facts(record: Record) -> tuple[Fact, ...]:
+    """Return segmenter, seed and run time."""
     seconds = () if record.seconds is None else (Fact("Run time", _duration(record.seconds)),)
     return (Fact("Segmenter", record.segmenter), Fact("Seed", str(record.seed)), *seconds)
 
 
-def _history(fit: Solution | None) -> tuple[Curve, ...]:
+def history_curves(fit: Solution | None) -> tuple[Curve, ...]:
+    """Return the objective over the iterations, where there was a fit."""
     values = tuple(float(v) for v in fit.history if math.isfinite(v)) if fit is not None else ()
     if fit is None or not values:
         return ()
@@ -270,12 +279,14 @@ def _plain_window(volume: Volume) -> Window:
     return window_of(volume, volume.data > volume.data.min())
 
 
-def _orientation(radiological: bool) -> str:
+def orientation_text(radiological: bool = True) -> str:
+    """Say where the planes lie and which side is left."""
     side = "radiological: the patient's left is on the right" if radiological else "neurological: left is left"
     return f"{_WORLD}The convention is {side}."
 
 
-def _size(grid: Grid) -> str:
+def size_text(grid: Grid) -> str:
+    """Return the voxel size for a reader."""
     sizes = [f"{s:.3g}" for s in grid.spacing_mm]
     return f"{sizes[0]} mm" if len(set(sizes)) == 1 else " \N{MULTIPLICATION SIGN} ".join(sizes) + " mm"
 

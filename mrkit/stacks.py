@@ -109,7 +109,7 @@ def prepare_stacks(
         ]
         lattice, output_grid = lattice_for(stacks[0].scan, voxel_mm)
         data = aligned(Stacks(tuple(stacks), lattice))
-        notes += _told(data, said)
+        notes += told(data, said)
         begin("solving for smooth images to start from")
         mean = mean_of(data)
         on_fine = on_lattice(_moved(seen, data.stacks[best].pose), lattice)
@@ -161,7 +161,7 @@ def _moved(tissues: TissueMap, pose: Pose) -> TissueMap:
     return TissueMap(tissues.prob, tissues.names, posed(tissues.grid, pose))
 
 
-def _told(data: Stacks, said: Sequence[str]) -> list[str]:
+def told(data: Stacks, said: Sequence[str]) -> list[str]:
     """Return a note for each scan but the first: its pose, its scale, and what of it counts less."""
     notes = []
     for number, (stack, name) in enumerate(zip(data.stacks, said, strict=True), start=1):
