@@ -35,6 +35,16 @@ from recon.trajectory_files import read_trajectory
 DEFAULT_WEIGHTED = (T1W, T2W, FLAIR)
 _B1_STEP = 0.05
 _ISMRMRD = (".h5", ".hdf5", ".mrd")
+MAPS: dict[str, tuple[str, str]] = {
+    "desc-seconds_T1map": ("s", "T1, 0 outside the object"),
+    "desc-seconds_T2map": ("s", "T2, 0 outside the object"),
+    "desc-relative_PDmap": ("arbitrary", "Magnitude of PD, in the unit of the data over that of the coil maps"),
+    "desc-factor_TB1map": ("1", "Flip angle over the nominal one"),
+    "desc-sdseconds_T1map": ("s", "Least standard deviation of T1 by the noise (Cramer-Rao); nothing about bias"),
+    "desc-sdseconds_T2map": ("s", "Least standard deviation of T2 by the noise (Cramer-Rao); nothing about bias"),
+    "desc-relative_residual": ("1", "Share of the signal that no atom of the dictionary explains"),
+}
+"""Unit and description of each map, by the last part of its file's name."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +114,6 @@ class QuantifyJob:
         return [self.target.report("quantify")] if self.with_report else []
 
 
-MAPS: dict[str, tuple[str, str]] = {
-    "desc-seconds_T1map": ("s", "T1, 0 outside the object"),
-    "desc-seconds_T2map": ("s", "T2, 0 outside the object"),
-    "desc-relative_PDmap": ("arbitrary", "Magnitude of PD, in the unit of the data over that of the coil maps"),
-    "desc-factor_TB1map": ("1", "Flip angle over the nominal one"),
-    "desc-sdseconds_T1map": ("s", "Least standard deviation of T1 by the noise (Cramer-Rao); nothing about bias"),
-    "desc-sdseconds_T2map": ("s", "Least standard deviation of T2 by the noise (Cramer-Rao); nothing about bias"),
-    "desc-relative_residual": ("1", "Share of the signal that no atom of the dictionary explains"),
-}
-"""Unit and description of each map, by the last part of its file's name."""
-
-
 def job_of(arguments: argparse.Namespace) -> QuantifyJob:
     """Return the job that the arguments of the command describe."""
     low, high = arguments.b1 or (1.0, 1.0)
@@ -163,7 +161,7 @@ def quantify_files(job: QuantifyJob) -> list[Path]:
     denoiser = usual_denoiser(raw.grid, load_denoiser(job.denoiser)) if job.denoiser else None
     methods = {job.method: METHODS[job.method], **(METHODS if job.compare else {})}
     with stages(len(methods) + 5) as begin:
-        ready = prepare_raw(raw, job.settings, mask=mask, announce=begin)
+        ready = prepare_raw(raw, job.settings, mask=mask, seed=job.seed, announce=begin)
         results: dict[str, Quantified] = {}
         for method in methods.values():
             begin(f"reconstructing by {method.title}")

@@ -100,6 +100,7 @@ class Prepared:
     dictionary: Dictionary
     mask: Tensor
     noise_sd: Tensor | None
+    seed: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -112,6 +113,7 @@ def quantify(
     coil_maps: Tensor | None = None,
     mask: Tensor | None = None,
     denoiser: Denoise | None = None,
+    seed: int = 0,
 ) -> Quantified:
     """Reconstruct `raw` and return its maps.
 
@@ -123,6 +125,7 @@ def quantify(
         coil_maps: (C, X, Y, Z) complex, for the channels as they are in `raw`; found from the data otherwise.
         mask: of the object (X, Y, Z, bool); found otherwise.
         denoiser: of real volumes, for MRI2Qmap; the one that comes with mrkit by default.
+        seed: of the draws that measure the noise, and of methods that draw.
 
     Raises:
         BadInputError: no sequence, one of another number of frames, coil maps that do not fit.
@@ -130,7 +133,7 @@ def quantify(
     """
     if sequence is not None:
         raw = replace(raw, sequence=sequence)
-    ready = prepare_raw(raw, settings or QuantifySettings(), coil_maps=coil_maps, mask=mask)
+    ready = prepare_raw(raw, settings or QuantifySettings(), coil_maps=coil_maps, mask=mask, seed=seed)
     return quantify_prepared(ready, method or METHODS[DEFAULT_METHOD], denoiser=denoiser)
 
 
@@ -140,12 +143,14 @@ def prepare_raw(
     *,
     coil_maps: Tensor | None = None,
     mask: Tensor | None = None,
+    seed: int = 0,
     announce: Announce = lambda _: None,
 ) -> Prepared:
     """Return what every method starts from; `announce` is told of up to four stages; the rest as for `quantify`."""
     if raw.sequence is None:
         raise BadInputError("the raw data say nothing about their sequence; give it")
     _check_given(raw, settings, coil_maps, mask)
+    raw = _in_single_precision(raw)
     announce("computing the dictionary of signals")
     grid = log_grid(settings.t1_range_s, settings.t2_range_s, settings.step, settings.b1 or (1.0,))
     model, n_frames = fisp_model(raw.sequence), raw.sequence.n_frames
@@ -173,14 +178,17 @@ def prepare_raw(
     noise_sd = None
     if is_white:
         announce("measuring the noise of the components")
-        noise_sd = coefficient_noise(encoding, 1.0, lambda noise: subspace_cg(encoding, noise, _N_CG).x, _N_REPLICAS)
-    return Prepared(raw, encoding, dictionary, mask, noise_sd, tuple(notes))
+        noise_sd = coefficient_noise(
+            encoding, 1.0, lambda noise: subspace_cg(encoding, noise, _N_CG).x, _N_REPLICAS, seed
+        )
+    return Prepared(raw, encoding, dictionary, mask, noise_sd, seed, tuple(notes))
 
 
 def quantify_prepared(ready: Prepared, method: Method, denoiser: Denoise | None = None) -> Quantified:
     """Return the maps by one method."""
     denoiser = denoiser or usual_denoiser(ready.raw.grid)
-    maps, solution = method.solve(Task(ready.encoding, ready.raw.samples, ready.dictionary, ready.mask, denoiser))
+    task = Task(ready.encoding, ready.raw.samples, ready.dictionary, ready.mask, denoiser, ready.seed)
+    maps, solution = method.solve(task)
     is_fine = solution.converged or method.is_limited
     notes = ready.notes if is_fine else (*ready.notes, f"{method.title} had not settled: {solution.message}")
     grid, dictionary = ready.raw.grid, ready.dictionary
@@ -212,6 +220,11 @@ def weighted_volume(result: Quantified, contrast: Contrast) -> Volume:
     """Return the weighted image that the maps imply, 0 outside the mask, in the unit of PD."""
     image = weighted_image(contrast, result.t1_s.data, result.t2_s.data, result.pd.data)
     return Volume(image, result.t1_s.grid)
+
+
+def _in_single_precision(raw: RawData) -> RawData:
+    noise = None if raw.noise is None else raw.noise.to(torch.complex64)
+    return replace(raw, samples=raw.samples.to(torch.complex64), noise=noise)
 
 
 def _left_over(coefficients: Tensor, maps: Maps) -> Tensor:

@@ -62,7 +62,7 @@ def run_quantify_demo(out: Path, *, seed: int = 0, force: bool = False) -> Path:
     with stages(7 + len(METHOD_NAMES)) as begin:
         begin("simulating an undersampled fingerprint of a digital head")
         scan = demo_scan(seed)
-        ready = prepare_raw(scan.raw, QuantifySettings(), announce=begin)
+        ready = prepare_raw(scan.raw, QuantifySettings(), seed=seed, announce=begin)
         results: dict[str, Quantified] = {}
         for name in METHOD_NAMES:
             begin(f"reconstructing by {METHODS[name].title}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -26,13 +26,14 @@ _LIKE_AXES = 1.5
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a method is given: samples (C, N) and their encoding, dictionary, mask (X, Y, Z, bool), and a denoiser."""
+    """What a method is given: samples (C, N), their encoding, dictionary, mask (X, Y, Z, bool), denoiser and seed."""
 
     encoding: Encoding
     samples: Tensor
     dictionary: Dictionary
     mask: Tensor
     denoiser: Denoise
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ def total_variation(settings: LrtvSettings | None = None) -> Method:
 
 
 def low_rank(settings: LlrSettings | None = None) -> Method:
-    """Return least squares with locally low rank."""
+    """Return least squares with locally low rank; its blocks are drawn by the seed of the task."""
     chosen = settings or LlrSettings()
-    solve = _matched(lambda task: locally_low_rank(task.encoding, task.samples, chosen))
+    solve = _matched(lambda task: locally_low_rank(task.encoding, task.samples, replace(chosen, seed=task.seed)))
     return Method("Locally low rank", chosen, solve, "relative step")
 
 
