@@ -49,8 +49,8 @@ def contrast_signal(contrast: Contrast, t1_s: Tensor, t2_s: Tensor) -> Tensor:
     """Return the signed signal per unit of PD, in the shape of `t1_s` and `t2_s`; 0 where either is not positive."""
     present = (t1_s > 0) & (t2_s > 0)
     t1, t2 = (torch.where(present, values, torch.ones_like(values)) for values in (t1_s, t2_s))
-    recovered = torch.exp(-contrast.tr_s / t1)
-    recovered = 1 - recovered if contrast.ti_s is None else 1 - 2 * torch.exp(-contrast.ti_s / t1) + recovered
+    at_end = torch.exp(-contrast.tr_s / t1) if math.isfinite(contrast.tr_s) else torch.zeros_like(t1)
+    recovered = 1 - at_end if contrast.ti_s is None else 1 - 2 * torch.exp(-contrast.ti_s / t1) + at_end
     return torch.where(present, recovered * torch.exp(-contrast.te_s / t2), 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,15 @@ def tv_denoiser(weight: float = _TV_WEIGHT, n_iter: int = 100) -> Denoise:
 
 
 def wavelet_denoiser() -> Denoise:
-    """Return soft thresholding of wavelets by BayesShrink, which needs no training. Chang et al., IEEE TIP 2000."""
+    """Return soft thresholding of wavelets by BayesShrink, which needs no training. Chang et al., IEEE TIP 2000;9:1532.
+
+    Raises:
+        MissingExtraError: PyWavelets is not installed.
+    """
+    try:
+        import_module("pywt")  # scikit-image needs it only here
+    except ImportError as error:
+        raise MissingExtraError('wavelets need PyWavelets: pip install "mrkit[wavelet]"') from error
     return _on_arrays(lambda image, sigma: denoise_wavelet(image, sigma=sigma, wavelet="db2", rescale_sigma=False))
 
 
@@ -84,7 +93,7 @@ def deepinv_drunet(weights: str = "download") -> Denoise:
     try:
         from deepinv.models import DRUNet
     except ImportError as error:
-        raise MissingExtraError("this denoiser needs deepinv; install mrkit[deepinv]") from error
+        raise MissingExtraError('this denoiser needs deepinv: pip install "mrkit[deepinv]"') from error
     model: Any = DRUNet(in_channels=1, out_channels=1, pretrained=weights)
     return deepinv_denoiser(model.eval())
 
