@@ -22,7 +22,7 @@ from results import Row
 from sources import sources_of
 from store import Store
 from superresolution_methods import CUBIC, DEFAULT, METHODS, TV, TV_HESSIAN
-from superresolution_plan import done, plan
+from superresolution_plan import CONDITIONS, done, plan
 from superresolution_published import published
 from superresolution_real import real
 from superresolution_scene import PRESET, Scene
@@ -50,12 +50,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-brains", nargs="*", choices=FILES, default=list(KEY_BRAINS), help="for further conditions and seeds"
     )
+    every = [method.name for method in METHODS]
+    parser.add_argument("--methods", nargs="+", choices=every, default=every, help="default: all")
     parser.add_argument(
-        "--methods",
-        nargs="+",
-        choices=[m.name for m in METHODS],
-        default=[m.name for m in METHODS],
-        help="default: all",
+        "--conditions", nargs="*", choices=CONDITIONS, default=list(CONDITIONS), help="for the key brains: all"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], help="of noise and field (1 2)")
     parser.add_argument("--everything", action="store_true", help="all methods on all brains in every condition: hours")

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from superresolution_scene import Scene
+from torch import Tensor
 
 from inr.baselines import cubic, tikhonov, trilinear
 from inr.choice import choose_tv_weight
@@ -21,7 +22,9 @@ from inr.tv_hessian import TvHessianSettings, for_noise, tv_hessian
 from mrcore.forward import imaging_operator
 from mrcore.nets_files import shipped_denoiser
 from mrcore.resample import resample
+from mrcore.segment import HmrfSettings
 from mrcore.volume import TissueMap, Volume
+from mrkit.atlas import atlas_segmenter
 from mrkit.lattice import lattice_for
 from mrkit.prepare import PreparedScan, on_lattice, psf_of
 from mrkit.template import load_template
@@ -108,6 +111,17 @@ def by_template_start(scene: Scene, seed: int) -> Result:
     return _fitted(replace(scene, start=ready.start[None]), seed, _default(scene), note="; ".join(notes))
 
 
+def by_atlas(scene: Scene, seed: int) -> Result:
+    """Fit the default field with tissues that know the template's, laid over the subject."""
+    segmenter, mask = atlas_segmenter(HmrfSettings()), scene.tissues.mask
+
+    def resegment(image: Tensor) -> Tensor:
+        return segmenter(Volume(image, scene.lattice), mask).tissues.prob
+
+    tissues = TissueMap(resegment(scene.start[0]), scene.tissues.names, scene.lattice)
+    return _fitted(replace(scene, tissues=tissues, resegment=resegment), seed, _default(scene))
+
+
 def by_siren(scene: Scene, seed: int) -> Result:
     """Fit a SIREN with the same losses."""
     return _fitted(scene, seed, FIELDS["SIREN"])
@@ -171,7 +185,8 @@ METHODS: tuple[Method, ...] = (
     Method(TV_HESSIAN, by_tv_hessian, key=True, stacks=True),
     Method(DEFAULT, by_default, key=True, stacks=True),
     Method("default + denoiser", by_denoiser, key=True, stacks=True, prior="denoiser"),
-    Method("default, template start", by_template_start, prior="template"),
+    Method("default + atlas", by_atlas, prior="tissues of the template"),
+    Method("default, template start", by_template_start, prior="image of the template"),
     Method("default, intensity alone", by_intensity_alone),
     Method("SIREN", by_siren),
     Method("Gabor", by_gabor),

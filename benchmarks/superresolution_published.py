@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -22,18 +22,21 @@ from brains import Brain, truth_on
 from results import Row, measured
 from sources import version_of
 from store import Store
-from superresolution_methods import Method
+from superresolution_methods import Method, Result
 from superresolution_scene import PRESET, Case, Scene, load, source_of
 from torch import Tensor
 
 from inr.data import OneScan
 from mrcore.acquisition import AxisPsf, to_json
+from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator, predict
 from mrcore.grid import Grid
 from mrcore.metrics import score_against, score_target
 from mrcore.noise import seeded
 from mrcore.resample import resample
+from mrcore.segment import segment
 from mrcore.volume import Volume
+from mrkit.contrast_mapping import levels_without_gains, map_contrast, tissue_levels
 from mrkit.prepare import prepare
 from ulfsim.presets import PRESETS
 from ulfsim.published import published_simulation
@@ -46,7 +49,7 @@ SEED = 1
 def published(methods: Sequence[Method], name: str, options: argparse.Namespace, store: Store) -> list[Row]:
     """Return a row for each of the methods that are compared, on the published scan of one brain."""
     rows: list[Row] = []
-    scene: Scene | None = None
+    made: tuple[Scene, Mapping[str, float]] | None = None
     for method in methods:
         if method.name not in COMPARED and not method.prior:
             continue
@@ -54,15 +57,18 @@ def published(methods: Sequence[Method], name: str, options: argparse.Namespace,
         key["version"] = version_of(method.run) + version_of(published_scene)
         found = store.load(key)
         if found is None:
-            scene = scene or published_scene(load(name, options.data, options.voxel), name, options.voxel)
-            found = [_row(scene, method)]
+            made = made or published_scene(load(name, options.data, options.voxel), name, options.voxel)
+            found = [_row(*made, method)]
             store.save(key, found)
         rows += found
     return rows
 
 
-def published_scene(brain: Brain, name: str, voxel_mm: float) -> Scene:
-    """Scan a brain as published, with two voxels of the result in one of the scan on two axes."""
+def published_scene(brain: Brain, name: str, voxel_mm: float) -> tuple[Scene, Mapping[str, float]]:
+    """Scan a brain as published, with two voxels of the result in one of the scan on two axes.
+
+    The second is the gain of each tissue, which takes contrast back to that of the high field.
+    """
     calibration, made = published_simulation(brain.volume, brain.tissues, PRESETS[PRESET], SEED)
     coarse = (2 * voxel_mm, 2 * voxel_mm, voxel_mm)
     # A Gaussian of 0.4 of a high-field voxel; the third axis keeps its sampling.
@@ -78,7 +84,7 @@ def published_scene(brain: Brain, name: str, voxel_mm: float) -> Scene:
     with measured() as cost:
         ready = prepare(scan, voxel_mm=voxel_mm)
     image, tissues, mask = truth_on(brain.volume, brain.tissues, brain.mask, ready.output_grid)
-    return Scene(
+    scene = Scene(
         Case(name, PRESETS[PRESET].snr["WM"], SEED, "as published"),
         (scan,),
         ready,
@@ -95,6 +101,7 @@ def published_scene(brain: Brain, name: str, voxel_mm: float) -> Scene:
         ready.notes,
         cost,
     )
+    return scene, calibration.gains
 
 
 def _every_second(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
@@ -106,7 +113,7 @@ def _every_second(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
-def _row(scene: Scene, method: Method) -> Row:
+def _row(scene: Scene, gains: Mapping[str, float], method: Method) -> Row:
     with measured() as cost:
         result = method.run(scene, SEED)
     scores = score_against(scene.goal, result.image, fit_intensity=True)
@@ -115,11 +122,24 @@ def _row(scene: Scene, method: Method) -> Row:
     row |= {"PSNR dB": scores.whole.psnr_db, "MSLC": scores.mslc, "MSLC of reference": scores.reference_mslc}
     own = score_against(scene.goal, result.image)
     if own.contrast is not None and own.reference_contrast is not None:
-        row |= {"Michelson WM-GM": own.contrast.michelson, "of reference": own.reference_contrast.michelson}
+        row |= {"Michelson WM-GM": own.contrast.michelson, "mapped": _mapped(result, scene, gains)}
+        row |= {"of reference": own.reference_contrast.michelson}
     fitted = result.image.data * scores.scale + scores.offset
     distance = lpips(scene.goal.reference.data, fitted, scene.goal.mask, scores.data_range)
     row |= {} if distance is None else {"LPIPS": distance}
     return {**row, "seconds": cost.seconds, "note": result.note}
+
+
+def _mapped(result: Result, scene: Scene, gains: Mapping[str, float]) -> float:
+    """Return the Michelson contrast with the published gains undone; nan where these turn the order of tissues."""
+    tissues = result.tissues or segment(result.image, scene.extent).tissues
+    try:
+        target = levels_without_gains(tissue_levels(result.image, tissues), gains)
+        mapped = map_contrast(result.image, tissues, target, "published gains").image
+    except BadInputError:
+        return math.nan
+    found = score_against(scene.goal, mapped).contrast
+    return math.nan if found is None else found.michelson
 
 
 def lpips(reference: Tensor, image: Tensor, mask: Tensor, data_range: float) -> float | None:
