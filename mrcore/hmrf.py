@@ -81,20 +81,24 @@ class _Sample:
     index: tuple[Tensor, Tensor, Tensor]
 
 
-def fit(y: Tensor, mask: Tensor, spacing_mm: Triple, settings: ModelSettings) -> HmrfFit:
+def fit(
+    y: Tensor, mask: Tensor, spacing_mm: Triple, settings: ModelSettings, log_prior: Tensor | None = None
+) -> HmrfFit:
     """Fit classes, bias and labels to `y` (X, Y, Z), positive, of order one, inside `mask`.
 
-    First without the field on a sample of about 2 mm (classes and bias), then with it on all voxels.
+    First without the field on a sample of about 2 mm (classes and bias), then with it on all voxels. `log_prior`
+    (K, X, Y, Z), classes from dark to bright, adds to the score of each class in each voxel.
     """
     middle = _median(y[mask])
     usable = mask & (y >= settings.believed[0] * middle) & (y <= settings.believed[1] * middle)
     sample = _sample(y, usable, spacing_mm, settings.bias_order)
-    classes = initial_classes(sample.y, settings)
+    place = None if log_prior is None else log_prior[(slice(None), *sample.index)]
+    classes = initial_classes(sample.y, settings) if place is None else expected_classes(sample.y, place, settings)
     coefficients = torch.zeros(sample.basis.shape[1], dtype=y.dtype)
     history: list[float] = []
     for _ in range(settings.max_iter):
         flat = sample.y / (sample.basis @ coefficients).exp()
-        posterior, log_density = posterior_of(flat, classes, None)
+        posterior, log_density = posterior_of(flat, classes, place)
         history.append(float(log_density.mean()))
         updated = update_classes(flat, posterior, classes, settings)
         coefficients = update_bias(sample, posterior, updated, coefficients, settings.bias_stiffness)
@@ -102,7 +106,7 @@ def fit(y: Tensor, mask: Tensor, spacing_mm: Triple, settings: ModelSettings) ->
         classes = updated
         if change < settings.tolerance:
             break
-    return _fit_field(y, mask, usable, spacing_mm, settings, sample, classes, coefficients, history)
+    return _fit_field(y, mask, usable, spacing_mm, settings, sample, classes, coefficients, history, log_prior)
 
 
 def _fit_field(
@@ -115,12 +119,15 @@ def _fit_field(
     classes: Classes,
     coefficients: Tensor,
     history: list[float],
+    log_prior: Tensor | None,
 ) -> HmrfFit:
+    place = None if log_prior is None else log_prior[:, usable]
     prob = torch.zeros((len(classes.mean), *y.shape), dtype=y.dtype)
     converged = False
     for step in range(settings.max_iter):
         flat = (y / bias_field(coefficients, y.shape, settings.bias_order))[usable]
         energy = None if step == 0 else settings.beta * neighbour_sum(prob, spacing_mm)[:, usable]
+        energy = place if energy is None else energy if place is None else energy + place
         posterior, log_density = posterior_of(flat, classes, energy)
         prob[:, usable] = posterior
         history.append(float(log_density.mean()))
@@ -134,7 +141,7 @@ def _fit_field(
             break
     _require_apart(classes)
     bias = bias_field(coefficients, y.shape, settings.bias_order)
-    fraction = partial_volumes((y / bias)[mask], mask, prob, classes, spacing_mm, settings)
+    fraction = partial_volumes((y / bias)[mask], mask, prob, classes, spacing_mm, settings, log_prior)
     return HmrfFit(fraction, classes, bias, converged, len(history), tuple(history))
 
 
@@ -201,7 +208,13 @@ def neighbour_sum(prob: Tensor, spacing_mm: Triple) -> Tensor:
 
 
 def partial_volumes(
-    flat: Tensor, mask: Tensor, prob: Tensor, classes: Classes, spacing_mm: Triple, settings: ModelSettings
+    flat: Tensor,
+    mask: Tensor,
+    prob: Tensor,
+    classes: Classes,
+    spacing_mm: Triple,
+    settings: ModelSettings,
+    log_prior: Tensor | None = None,
 ) -> Tensor:
     """Return expected tissue fractions (K, X, Y, Z) of bias-free values `flat` (N,) in `mask`.
 
@@ -213,12 +226,15 @@ def partial_volumes(
     sd = (states @ classes.sd**2).sqrt()
     mixed = Classes(mean, sd, weight)
     out = prob.clone()
+    place = None if log_prior is None else log_prior[:, mask]
     for _ in range(3):
         near = neighbour_sum(out, spacing_mm)[:, mask]
         fraction = torch.empty_like(near)
         for start in range(0, flat.shape[0], _SLAB_VOXELS):
             window = slice(start, start + _SLAB_VOXELS)
             energy = settings.beta * (states @ near[:, window])
+            if place is not None:
+                energy += states @ place[:, window]
             fraction[:, window] = states.T @ posterior_of(flat[window], mixed, energy)[0]
         out[:, mask] = fraction
     return out
@@ -263,6 +279,19 @@ def initial_classes(values: Tensor, settings: ModelSettings) -> Classes:
         raise BadInputError("no start for the tissue classes; at least one is needed")
     c = best[1]
     return Classes(c.mean.to(values.dtype), c.sd.to(values.dtype), c.weight.to(values.dtype))
+
+
+def expected_classes(values: Tensor, log_prior: Tensor, settings: ModelSettings) -> Classes:
+    """Return classes of the voxels (N,), each from where `log_prior` (K, N) expects it; of all if that is nowhere."""
+    # Squared: blurred priors overlap, and what is expected with little doubt shall count.
+    weight = torch.softmax(log_prior, 0) ** 2
+    total = weight.sum(1).clamp_min(1e-6)
+    mean = (weight @ values) / total
+    sd = ((weight * (values - mean[:, None]) ** 2).sum(1) / total).sqrt()
+    if bool((mean.diff() < SMALLEST_GAP * 0.7 * (sd[1:] + sd[:-1])).any()):
+        return initial_classes(values, settings)
+    # Other tissues among these voxels widen a class.
+    return Classes(mean, 0.7 * sd.clamp_min(1e-3), torch.tensor(settings.weights, dtype=values.dtype))
 
 
 def _histogram_em(centre: Tensor, share: Tensor, classes: Classes, prior: Tensor) -> tuple[float, Classes]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.hmrf import HmrfFit, fit
-from mrcore.volume import TISSUES, TissueMap, Volume
+from mrcore.volume import TISSUES, TissueMap, Volume, require_same_grid
 
 T1W_ORDER = ("CSF", "GM", "WM")
 """Tissues from dark to bright in a T1-weighted image."""
@@ -21,6 +21,9 @@ FLAIR_ORDER = ("CSF", "WM", "GM")
 
 TYPICAL_SHARE = {"CSF": 0.18, "GM": 0.47, "WM": 0.35}
 """Shares of an adult's brain mask; a prior where the histogram does not tell the classes apart."""
+
+_DOUBT = 0.02
+"""Added to every probability of a prior: no tissue is impossible anywhere."""
 
 
 @dataclass(frozen=True)
@@ -93,22 +96,45 @@ Segmenter = Callable[[Volume, Tensor], Segmentation]
 """Any way to segment: image and mask (X, Y, Z) in, tissues out."""
 
 
-def segment(volume: Volume, mask: Tensor, settings: HmrfSettings | None = None) -> Segmentation:
+def segment(
+    volume: Volume,
+    mask: Tensor,
+    settings: HmrfSettings | None = None,
+    prior: TissueMap | None = None,
+    prior_weight: float = 0.5,
+) -> Segmentation:
     """Segment the brain in `mask` (bool, X, Y, Z) by HMRF-EM with bias correction and partial volumes.
 
     Works on any voxel size; the neighbourhood follows the spacing. Outliers (vessels, lesions) do not move the classes.
+    `prior`, tissues expected at each voxel of the same grid (see `mrkit.atlas`), starts the classes and counts
+    `prior_weight` times: 1 trusts it as much as a voxel's intensity.
 
     Raises:
-        BadInputError: a complex or constant image, a mask with too few voxels, or fewer than three tissues in it.
-        GridMismatchError: a mask of another shape.
+        BadInputError: a complex or constant image, a mask with too few voxels, fewer than three tissues in it, or a
+            prior that does not name them.
+        GridMismatchError: a mask of another shape, or a prior on another grid.
     """
     settings = settings or HmrfSettings()
     check_segmentable(volume, mask)
+    if prior is not None:
+        _check_prior(prior, volume, prior_weight)
     window = _bounding_box(mask)
     inside = mask[window]
     scale = float(volume.data[mask].abs().mean())
-    fitted = fit(volume.data[window].float() / scale, inside, volume.grid.spacing_mm, settings)
+    log_prior = None
+    if prior is not None:
+        order = [prior.names.index(n) for n in settings.tissue_order]
+        log_prior = prior_weight * (prior.prob[order][(slice(None), *window)].float() + _DOUBT).log()
+    fitted = fit(volume.data[window].float() / scale, inside, volume.grid.spacing_mm, settings, log_prior)
     return _named(volume, mask, window, fitted, scale, settings)
+
+
+def _check_prior(prior: TissueMap, volume: Volume, weight: float) -> None:
+    require_same_grid(volume.grid, prior.grid, "the image and the tissue prior")
+    if sorted(prior.names) != sorted(TISSUES) or weight <= 0:
+        raise BadInputError(
+            f"a tissue prior needs the maps {', '.join(TISSUES)} and a positive weight, got {prior.names} and {weight}"
+        )
 
 
 def check_segmentable(volume: Volume, mask: Tensor) -> None:
