@@ -136,7 +136,8 @@ def align(
         BadInputError: an image that predicts nothing in the scan at `start`.
     """
     settings = settings or AlignmentSettings()
-    weight = torch.ones_like(scan.data) if weights is None else weights
+    image, scan = (Volume(volume.data.cpu(), volume.grid) for volume in (image, scan))  # splines are found there
+    weight = torch.ones_like(scan.data) if weights is None else weights.cpu()
     pose, scale, history, settled = start, 1.0, [], False
     for level_mm in settings.levels_mm:
         coarse = block_mean(image, level_mm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -23,7 +24,7 @@ from mrcore.resample import resample
 from mrcore.solve import Solution, conjugate_gradient
 from mrcore.volume import Volume
 
-SLICE_TOLERANCE = 2.0
+SLICE_TOLERANCE = 3.0
 """Residual power of a slice, relative to the median slice of its stack, up to which it counts in full."""
 
 
@@ -92,7 +93,7 @@ class Stacks:
 
     stacks: tuple[Stack, ...]
     lattice: Grid
-    alignment: AlignmentSettings = field(default_factory=lambda: AlignmentSettings((2.0,)))
+    alignment: AlignmentSettings = field(default_factory=lambda: AlignmentSettings((3.0,)))
     support: Tensor | None = None
     operators: tuple[LinearOp, ...] = field(init=False, repr=False)
     weights: tuple[Tensor, ...] = field(init=False, repr=False)
@@ -118,12 +119,16 @@ class Stacks:
 
     def misfit(self, images: Tensor) -> Tensor:
         """Return the weighted Rician negative log likelihood of all scans given `images` (C, X, Y, Z), summed."""
-        self._check(images)
         total = images.new_zeros(())
-        for stack, operator, weight in zip(self.stacks, self.operators, self.weights, strict=True):
-            predicted = stack.scale * predict(operator, images[stack.contrast])
+        for stack, predicted, weight in zip(self.stacks, self.predictions(images), self.weights, strict=True):
             total = total + (weight * rician_nll(predicted, stack.scan.data, stack.noise_sd)).sum()
         return total
+
+    def predictions(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the noise-free scan of each stack, in its own intensities, given `images` (C, X, Y, Z)."""
+        self._check(images)
+        for stack, operator in zip(self.stacks, self.operators, strict=True):
+            yield stack.scale * predict(operator, images[stack.contrast])
 
     def normal(self, images: Tensor) -> Tensor:
         """Return sum over stacks of s^2 A^H W A x / sd^2, the Hessian of the Gaussian misfit, on (C, X, Y, Z)."""
@@ -185,10 +190,11 @@ def slice_weights(stack: Stack, predicted: Tensor, counted: Tensor) -> Tensor:
     """Return the weight (n_slices) of each slice from its residual power.
 
     q_s is the mean of z^2 over the slice's `counted` voxels (bool), z = (y - E[y]) / sd[y] under Rician noise about
-    `predicted`; u_s = q_s / max(1, median q). The weight is min(1, 2 / u_s): beyond twice the power of the usual
-    slice, where misfit is more than noise, it falls as the inverse of the slice's own variance.
+    `predicted`; u_s = q_s / max(1, median q). The weight is min(1, 3 / u_s): beyond three times the power of the
+    usual slice, where misfit is more than noise, it falls as the inverse of the slice's own variance.
     """
     mean, sd = chi_moments(predicted, stack.noise_sd)
+    counted = counted.to(mean.device)
     power = ((stack.scan.data - mean) / sd).square() * counted
     across = [axis for axis in range(3) if axis != stack.slice_axis]
     n_counted = counted.sum(across)
