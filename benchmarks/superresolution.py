@@ -36,11 +36,12 @@ from mrkit.pictures import intensity_picture, mosaic_picture, sections, window_o
 VERSION_OF = (
     *sources_of("brains", "results", "mrkit.simulation", "mrkit.prepare", "mrcore.metrics", "mrcore.segment"),
     *(f"benchmarks/superresolution_{name}.py" for name in ("scene", "scores")),
+    "benchmarks/volumes.py",
 )
 """What the scans and their scores depend on; methods add what they depend on (see `sources.version_of`)."""
 PARTS = ("simulated", "published", "speed", "real")
 KEY_BRAINS = ("stroke", "openms_p26")
-SHOWN = (CUBIC, TV_HESSIAN, DEFAULT)
+SHOWN = (CUBIC, TV_HESSIAN, DEFAULT, "default + denoiser")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +93,8 @@ def run(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]
 def _drawing(folder: Path) -> Callable[[Scene, Mapping[str, Volume]], None]:
     def draw(scene: Scene, images: Mapping[str, Volume]) -> None:
         """Write the middle planes in rows, the images in columns, all in the truth's window."""
+        if DEFAULT not in images:
+            return  # a run that only adds to an earlier one, whose picture stays
         truth, mask = scene.goal.reference, scene.goal.mask
         shown = {"truth": truth, "ULF": scene.scans[0]} | {name: images[name] for name in SHOWN if name in images}
         window, planes = window_of(truth, mask), sections(truth.grid, mask)

@@ -17,6 +17,7 @@ from superresolution_scene import NOMINAL, PERTURBED, THREE, Case, Scene, load, 
 from superresolution_scores import TRUTH, examined, examined_truth
 from superresolution_targets import LOW_SNR, TARGET_SNR
 from tqdm import tqdm
+from volumes import labels_of
 
 from mrcore.volume import Volume
 
@@ -92,15 +93,21 @@ def done(
         if case.brain not in brains:
             brains.clear()  # one at a time: they fill gigabytes
             brains[case.brain] = load(case.brain, options.data, options.voxel)
-        return scene_of(brains[case.brain], case, options.voxel)
+        labels = labels_of(case.brain, options.data.parent)
+        return scene_of(brains[case.brain], case, options.voxel, labels)
 
-    with tqdm(total=sum(1 + len(job.methods) for job in jobs), desc="methods", disable=None) as progress:
+    with tqdm(total=sum(len(job.methods) for job in jobs), desc="methods", disable=None) as progress:
+        seen: set[Case] = set()
         for job in jobs:
-            yield from _rows_of(job, options, store, scene_for, draw, end, progress)
+            # What is common to a case comes once.
+            shared = () if job.case in seen else (None,)
+            seen.add(job.case)
+            yield from _rows_of(job.case, (*shared, *job.methods), options, store, scene_for, draw, end, progress)
 
 
 def _rows_of(
-    job: Job,
+    case: Case,
+    methods: Sequence[Method | None],
     options: argparse.Namespace,
     store: Store,
     scene_for: Callable[[Case], Scene],
@@ -108,11 +115,10 @@ def _rows_of(
     end: float,
     progress: tqdm,
 ) -> Iterator[Row]:
-    case = job.case
     fixed = {**case.labels(), "voxel_mm": options.voxel, "source": source_of(case.brain, options)}
     scene: Scene | None = None
     images: dict[str, Volume] = {}
-    for method in (None, *job.methods):
+    for method in methods:
         name = TRUTH if method is None else method.name
         key = {**fixed, "method": name, "version": "" if method is None else version_of(method.run)}
         rows = store.load(key)
@@ -122,6 +128,6 @@ def _rows_of(
             rows = examined_truth(scene) if method is None else examined(scene, method, case.seed, images.__setitem__)
             store.save(key, rows)
         yield from rows if rows is not None else [{"table": LEFT_OUT, **case.labels(), "method": name}]
-        progress.update()
+        progress.update(method is not None)
     if scene is not None and images:
         draw(scene, images)

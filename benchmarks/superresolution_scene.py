@@ -58,7 +58,8 @@ class Scene:
     """What every method of a case is given, and the truth on the output grid.
 
     `scans` are as simulated; `first` is the first of them relative to `scale`, as all that methods see. `data`,
-    `start` (1, X, Y, Z), `foreground` and `tissues` lie on the lattice and are those of all scans.
+    `start` (1, X, Y, Z), `foreground` and `tissues` lie on the lattice and are those of all scans. `labels` are
+    FreeSurfer's of the truth, for the brains that have some.
     """
 
     case: Case
@@ -76,6 +77,7 @@ class Scene:
     goal: Target
     notes: tuple[str, ...]
     preparation: Cost
+    labels: Volume | None = None
 
     @property
     def noise_sd(self) -> float:
@@ -112,7 +114,7 @@ def load(name: str, data: Path, voxel_mm: float) -> Brain:
     return load_brain(data / FILES[name], acquisition, voxel_mm)
 
 
-def scene_of(brain: Brain, case: Case, voxel_mm: float) -> Scene:
+def scene_of(brain: Brain, case: Case, voxel_mm: float, labels: Volume | None = None) -> Scene:
     """Scan a brain as the case says and do all that precedes a method."""
     scans, truth, said = _scanned(brain, case)
     with measured() as cost:
@@ -135,6 +137,7 @@ def scene_of(brain: Brain, case: Case, voxel_mm: float) -> Scene:
         score_target(image, mask, tissues),
         (*(f"simulation: {note}" for note in said), *(f"preparation: {note}" for note in ready.notes)),
         cost,
+        labels,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from results import Cost, Row, measured
 from superresolution_scene import Scene
+from volumes import volume_rows
 
 from mrcore.metrics import score_against, score_tissues
 from mrcore.overlap import CORE_PROBABILITY
@@ -43,10 +44,13 @@ def examined(
     with measured() as cost:
         result = method.run(scene, seed)
     keep(method.name, result.image)
+    found = {method.name: segment(result.image, scene.extent).tissues}
+    if result.tissues is not None:
+        found[f"{method.name}, own tissues"] = result.tissues
     return [
         *_image_rows(scene, method.name, result.image),
-        _tissue_row(scene, method.name, segment(result.image, scene.extent).tissues),
-        *([_tissue_row(scene, f"{method.name}, own tissues", result.tissues)] if result.tissues is not None else []),
+        *(_tissue_row(scene, name, tissues) for name, tissues in found.items()),
+        *_volume_rows(scene, found),
         _cost_row(scene, method.name, cost, result),
     ]
 
@@ -57,7 +61,13 @@ def examined_truth(scene: Scene) -> list[Row]:
     # The truth has its own mask: that of a scan is wider, and holds the zeros around the truth.
     found = segment(goal.reference, goal.mask).tissues
     notes = [{"table": NOTES, **scene.case.labels(), "note": note} for note in scene.notes]
-    return [_tissue_row(scene, TRUTH, found), _cost_row(scene, PREPARATION, scene.preparation, None), *notes]
+    truth = {TRUTH: found}
+    return [
+        _tissue_row(scene, TRUTH, found),
+        *_volume_rows(scene, truth),
+        _cost_row(scene, PREPARATION, scene.preparation, None),
+        *notes,
+    ]
 
 
 def _image_rows(scene: Scene, method: str, image: Volume) -> Iterator[Row]:
@@ -84,6 +94,12 @@ def _tissue_row(scene: Scene, method: str, tissues: TissueMap) -> Row:
     volumes = {f"volume error {name} %": 100 * values["volume_error_relative"] for name, values in found.items()}
     mean = sum(dice.values()) / len(dice)
     return {"table": TISSUES, **scene.case.labels(), "method": method, **dice, DICE: mean, **volumes}
+
+
+def _volume_rows(scene: Scene, found: Mapping[str, TissueMap]) -> list[Row]:
+    if scene.labels is None or scene.goal.tissues is None:
+        return []
+    return volume_rows(scene.labels, scene.goal.tissues, found, scene.case.labels())
 
 
 def _cost_row(scene: Scene, method: str, cost: Cost, result: Result | None) -> Row:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from results import Row, target
 from superresolution_scene import NOMINAL, THREE
-from superresolution_scores import COSTS, DICE, IMAGES, RATIO, SPREAD, TISSUES, difference, value
+from superresolution_scores import DICE, IMAGES, RATIO, SPREAD, TISSUES, difference, value
+from volumes import STRUCTURES
+from volumes import TABLE as VOLUMES
 
 NAN = float("nan")
 TARGET_SNR, LOW_SNR = 50.0, 20.0
@@ -25,6 +27,7 @@ def targets_of(rows: Sequence[Row], default: str, tv: str, hessian: str, priors:
         *_prior(rows, best, hessian),
         *_stacks(rows, best if best in _methods(rows, THREE) else default, hessian),
         *_tissues(rows, best, tv),
+        *_volumes(rows, best),
     ]
 
 
@@ -66,6 +69,21 @@ def _tissues(rows: Sequence[Row], best: str, tv: str) -> Iterator[Row]:
         yield target(name, found, at_least=bounds[0], at_most=bounds[1])
 
 
+def _volumes(rows: Sequence[Row], best: str) -> Iterator[Row]:
+    """Yield how far the borders of structures are off: half a voxel of the result is what is stated."""
+    name, condition = f"{best}, own tissues", (TARGET_SNR, NOMINAL)
+    for structure in STRUCTURES:
+        found = [
+            abs(value(row, "border shift mm"))
+            for row in rows
+            if row["table"] == VOLUMES
+            and (row["WM SNR"], row["scan"]) == condition
+            and (row["method"], row["structure"]) == (name, structure)
+        ]
+        shift = sum(found) / len(found) if found else NAN
+        yield target(f"{name}: {structure}, border shift in mm without its sign", shift, at_most=0.5)
+
+
 def _gain(
     rows: Sequence[Row],
     table: str,
@@ -91,8 +109,3 @@ def _mean(rows: Sequence[Row], table: str, column: str, method: str, condition: 
         and column in row
     ]
     return sum(chosen) / len(chosen) if chosen else NAN
-
-
-def slowest(rows: Sequence[Row], method: str) -> float:
-    """Return the longest fit of a method over all scans in seconds."""
-    return max((value(r, "seconds") for r in rows if r["table"] == COSTS and r["method"] == method), default=NAN)
