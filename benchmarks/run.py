@@ -24,6 +24,7 @@ BENCHMARKS: Mapping[str, str] = MappingProxyType(
     {
         "simulation": "closed loop, likeness to real 64 mT scans, speed beside TorchIO, MONAI and ULF-Synth",
         "superresolution": "per-subject INR against interpolation, Tikhonov and Huber-TV on real brains",
+        "fingerprinting": "T1, T2 and PD from undersampled k-space by MRI2Qmap and others, and what they cost",
         "segmentation": "tissue segmentation against labels and other programs",
     }
 )

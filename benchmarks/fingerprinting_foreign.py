@@ -1,0 +1,175 @@
+"""Fingerprints that are not ours: KomaMRI's radial raw data, and the spheres of the ISMRM/NIST phantom.
+
+KomaMRI's Bloch simulation of a BrainWeb slice is reconstructed to its phantom's T1 and T2. For the NIST phantom there
+are maps of another group (ranges only) and the reference values of its spheres, which we scan and reconstruct.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from fingerprinting_methods import METHODS, Ready, model_of, prepared
+from fingerprinting_scene import Case, Truth, scanned
+from numpy.typing import NDArray
+from results import Row
+from scipy import ndimage
+from scipy.io import loadmat
+from sources import version_of
+from store import Store
+
+from mrcore.grid import Grid
+from mrcore.mrf_sequence import MrfSequence
+from recon.dictionary import fisp_model
+from recon.rawdata import RawData
+from recon.sequence import delics_sequence
+from recon.trajectory import Trajectory
+
+KOMA, NIST_MAPS, NIST = "Foreign data: KomaMRI radial", "Foreign data: maps of the NIST phantom", "Spheres as NIST's"
+KOMA_METHODS = ("subspace CG", "LRTV", "MRI2Qmap, TV for the net", "MRI2Qmap")
+KOMA_TISSUES: Mapping[str, tuple[int, float, float]] = {
+    "WM": (70, 0.5, 0.07),
+    "GM": (46, 0.833, 0.083),
+    "CSF": (23, 2.569, 0.329),
+}
+"""Code in the label slice, T1 and T2 in s at 1.5 T, as KomaMRI sets them."""
+_KOMA_STEP_MM, _LABEL_STEP_MM = 2.3, 0.5
+
+T2_ARRAY: Sequence[tuple[float, float]] = (
+    *((2.480, 0.5813), (2.173, 0.4035), (1.907, 0.2781), (1.604, 0.1909), (1.332, 0.1333), (1.044, 0.0969)),
+    *((0.8017, 0.0641), (0.6086, 0.0464), (0.4582, 0.0320), (0.3365, 0.0226), (0.2449, 0.0158), (0.1766, 0.0112)),
+)
+"""T1 and T2 in s at 3 T of the spheres with manganese chloride, the two of shortest T2 (8 and 6 ms) left out.
+
+Stupic et al., MRM 2021;86:1194.
+"""
+
+
+def rows_of(data: Path, store: Store) -> list[Row]:
+    """Return the rows of all foreign data that are in the folder `data`."""
+    makers = {
+        "koma": (_koma, data / "mrf" / "koma_mrf_radial_raw.npz"),
+        "maps": (_nist_maps, data / "copyleft" / "imr_nist_T1_map.mat"),
+        "spheres": (_spheres, data),
+    }
+    rows: list[Row] = []
+    for name, (make, path) in makers.items():
+        key = {"foreign": name, "version": version_of(make)}
+        found = store.load(key)
+        if found is None:
+            found = make(data) if path.exists() else []
+            store.save(key, found)
+        rows += found
+    return rows
+
+
+def koma_raw(data: Path) -> RawData:
+    """Return KomaMRI's samples, in the phase of the receiver that follows the RF, with their sequence."""
+    with np.load(data / "mrf" / "koma_mrf_radial_raw.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    n_frames, n_samples = arrays["signal"].shape
+    grid = Grid((100, 100, 1), np.diag([_KOMA_STEP_MM, _KOMA_STEP_MM, 5.0, 1.0]))
+    flip, phase, te_ms, tr_ms = (
+        torch.from_numpy(arrays[name][:n_frames]) for name in ("FA_deg", "PH_deg", "TE_ms", "TR_ms")
+    )
+    sequence = MrfSequence(flip, tr_ms / 1000, te_ms / 1000, ti_s=0.05, phase_deg=phase)
+    samples = (
+        torch.from_numpy(arrays["signal"]) * torch.polar(torch.ones(n_frames), -torch.deg2rad(phase).float())[:, None]
+    )
+    k = torch.from_numpy(arrays["traj"].reshape(-1, 2)) / _KOMA_STEP_MM
+    frame = torch.arange(n_frames).repeat_interleave(n_samples)
+    return RawData(samples.reshape(1, -1), Trajectory(k, frame, n_frames, grid), sequence=sequence)
+
+
+def _koma(data: Path) -> list[Row]:
+    raw = koma_raw(data)
+    if raw.sequence is None:
+        return []
+    ready = prepared(raw, model_of(raw.sequence, fisp_model(raw.sequence)))
+    labels = loadmat(data / "mrf" / "koma_brain2D_labels.mat")["axial"].T  # the first axis of k is the second of labels
+    tissues = {name: _on_grid(labels == code, raw.grid) for name, (code, _, _) in KOMA_TISSUES.items()}
+    return [row for method in KOMA_METHODS for row in _koma_rows(method, ready, tissues)]
+
+
+def _koma_rows(method: str, ready: Ready, tissues: Mapping[str, NDArray[np.bool_]]) -> list[Row]:
+    maps = METHODS[method](ready)
+    rows: list[Row] = []
+    for name, inside in tissues.items():
+        chosen = torch.from_numpy(inside) & (maps.t1_s > 0)
+        t1_s, t2_s = (float(values[chosen].median()) for values in (maps.t1_s, maps.t2_s))
+        _, true_1, true_2 = KOMA_TISSUES[name]
+        row = {
+            "table": KOMA,
+            "method": method,
+            "tissue": name,
+            "voxels": int(chosen.sum()),
+            "T1 s": t1_s,
+            "true T1 s": true_1,
+        }
+        row |= {"T1 error %": 100 * (t1_s / true_1 - 1), "T2 s": t2_s, "true T2 s": true_2}
+        rows.append({**row, "T2 error %": 100 * (t2_s / true_2 - 1)})
+    return rows
+
+
+def _on_grid(inside: NDArray[np.bool_], grid: Grid) -> NDArray[np.bool_]:
+    """Return a tissue of the label slice on a grid of the same centre, less its border."""
+    inner = ndimage.binary_erosion(inside, iterations=2)
+    places = [
+        np.round((np.arange(n) - n // 2) * _KOMA_STEP_MM / _LABEL_STEP_MM).astype(int) + size // 2
+        for n, size in zip(grid.shape[:2], inside.shape, strict=True)
+    ]
+    held = [(place >= 0) & (place < size) for place, size in zip(places, inside.shape, strict=True)]
+    out = np.zeros(grid.shape[:2], bool)
+    out[np.ix_(*held)] = inner[np.ix_(*(place[h] for place, h in zip(places, held, strict=True)))]
+    return out[..., None]
+
+
+def _nist_maps(data: Path) -> list[Row]:
+    """Return how the spheres of another group's maps lie within the reference values."""
+    t1, t2 = (loadmat(data / "copyleft" / f"imr_nist_{name}_map.mat")[f"{name}_map"] for name in ("T1", "T2"))
+    flat = ndimage.uniform_filter(t1, 3)
+    spread = np.sqrt(np.maximum(ndimage.uniform_filter(t1**2, 3) - flat**2, 0))
+    regions, n = ndimage.label((flat > 0) & (spread < 0.1 * np.maximum(flat, 1e-9)))
+    sizes = ndimage.sum_labels(np.ones_like(t1), regions, range(1, n + 1))
+    spheres = [i + 1 for i, size in enumerate(sizes) if 12 <= size <= 200]
+    rows: list[Row] = []
+    for name, values, known in (("T1", t1, [s[0] for s in T2_ARRAY]), ("T2", t2, [s[1] for s in T2_ARRAY])):
+        medians = sorted(float(np.median(values[regions == i])) for i in spheres)
+        within = [0.8 * min(known) <= m <= 1.2 * max(known) for m in medians]
+        row = {"table": NIST_MAPS, "quantity": f"{name} s", "spheres": len(medians)}
+        row |= {"least": medians[0] if medians else math.nan, "most": medians[-1] if medians else math.nan}
+        rows.append({**row, "least known": min(known), "most known": max(known), "within 20 % of these": sum(within)})
+    return rows
+
+
+def _spheres(data: Path) -> list[Row]:
+    """Return T1 and T2 that subspace CG finds in spheres of NIST's values, scanned at fourfold acceleration."""
+    grid = Grid((96, 96, 1), np.diag([2.0, 2.0, 4.0, 1.0]))
+    place = np.stack(np.meshgrid(*[np.arange(96) - 48] * 2, indexing="ij"), -1)
+    t1_s, t2_s, pd = (np.zeros((96, 96), np.float32) for _ in range(3))
+    inner: list[NDArray[np.bool_]] = []
+    for i, (t1, t2) in enumerate(T2_ARRAY):
+        angle = 2 * math.pi * i / len(T2_ARRAY)
+        distance = np.linalg.norm(place - 32 * np.array([math.cos(angle), math.sin(angle)]), axis=-1)
+        t1_s[distance < 7], t2_s[distance < 7], pd[distance < 7] = t1, t2, 1
+        inner.append(distance < 5)
+    maps = [torch.from_numpy(values)[..., None] for values in (t1_s, t2_s, pd)]
+    truth = Truth("spheres", grid, maps[0], maps[1], maps[2].to(torch.complex64), {})
+    sequence = delics_sequence()
+    raw, _ = scanned(truth, Case("spheres", "spiral", 4), sequence)
+    found = METHODS["subspace CG"](prepared(raw, model_of(sequence, fisp_model(sequence))))
+    rows: list[Row] = []
+    for (t1, t2), inside in zip(T2_ARRAY, inner, strict=True):
+        values = [float(m[..., 0][torch.from_numpy(inside)].median()) for m in (found.t1_s, found.t2_s)]
+        row = {"table": NIST, "T1 s": t1, "found T1 s": values[0], "T1 error %": 100 * (values[0] / t1 - 1)}
+        rows.append({**row, "T2 s": t2, "found T2 s": values[1], "T2 error %": 100 * (values[1] / t2 - 1)})
+    squared = {
+        f"R2 of {name}": float(
+            np.corrcoef([r[f"{name} s"] for r in rows], [r[f"found {name} s"] for r in rows])[0, 1] ** 2
+        )
+        for name in ("T1", "T2")
+    }
+    return [*rows, {"table": NIST, **squared}]
