@@ -41,6 +41,7 @@ VERSION_OF = (
 """What the scans and their scores depend on; methods add what they depend on (see `sources.version_of`)."""
 PARTS = ("simulated", "published", "speed", "real")
 KEY_BRAINS = ("stroke", "openms_p26")
+"""Brains for further conditions and seeds: the two smallest."""
 SHOWN = (CUBIC, TV_HESSIAN, DEFAULT, "default + denoiser")
 
 

@@ -19,10 +19,11 @@ from superresolution_targets import LOW_SNR, TARGET_SNR
 from tqdm import tqdm
 from volumes import labels_of
 
+from mrcore.errors import MrkitError
 from mrcore.volume import Volume
 
 NETWORKS = ("SIREN", "Gabor", "HULFSynth", "default, intensity alone")
-"""Methods that cost most and are known to win nothing: last, on every brain all the same."""
+"""Methods that cost much and are known to win nothing: last, on every brain all the same."""
 CONDITIONS: Mapping[str, tuple[float, str]] = {
     "snr20": (LOW_SNR, NOMINAL),
     "stacks": (TARGET_SNR, THREE),
@@ -63,13 +64,14 @@ def plan(
         for seed in seeds[1:]
         for (snr, scan), name in itertools.product(((TARGET_SNR, NOMINAL), *wanted), others)
     ]
-    first = tuple(m for m in methods if m.name not in NETWORKS)
+    first = tuple(m for m in methods if m.key)
+    second = tuple(m for m in methods if not m.key and m.name not in NETWORKS)
     last = tuple(m for m in methods if m.name in NETWORKS)
     chosen = tuple(m for m in methods if m.key or everything)
     jobs = [
         *(Job(case, first) for case in main),
         *(Job(case, _possible(case, chosen)) for case in further),
-        *(Job(case, last) for case in main),
+        *(Job(case, each) for each in (second, last) for case in main),
         *(Job(case, _possible(case, chosen)) for case in repeats),
     ]
     return [job for job in jobs if job.methods]
@@ -125,9 +127,15 @@ def _rows_of(
         if rows is None and time.monotonic() < end:
             progress.set_postfix_str(f"{case.stem}, {name}")
             scene = scene_for(case) if scene is None else scene
-            rows = examined_truth(scene) if method is None else examined(scene, method, case.seed, images.__setitem__)
-            store.save(key, rows)
-        yield from rows if rows is not None else [{"table": LEFT_OUT, **case.labels(), "method": name}]
+            try:
+                rows = (
+                    examined_truth(scene) if method is None else examined(scene, method, case.seed, images.__setitem__)
+                )
+                store.save(key, rows)
+            except MrkitError as error:
+                # One method that fails on one scan must not cost the others.
+                rows = [{"table": LEFT_OUT, **case.labels(), "method": name, "why": str(error)}]
+        yield from rows if rows is not None else [{"table": LEFT_OUT, **case.labels(), "method": name, "why": "time"}]
         progress.update(method is not None)
     if scene is not None and images:
         draw(scene, images)
