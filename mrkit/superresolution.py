@@ -22,6 +22,7 @@ from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
 from mrkit.comparison import Comparison, compare
+from mrkit.contrast_mapping import own_contrast
 from mrkit.lattice import inner, lattice_for
 from mrkit.prepare import PreparedScan, prepare, psf_of, usable
 from mrkit.trust import KeepMember, Trust, kept_members, on_scan, trust
@@ -115,6 +116,7 @@ def superresolve(
         found = trust(ready, fitted.image, again, n_members, seed)
         notes += found.notes
     result = _result(scan, ready, fitted.image, fitted.prob, fitted.solution, notes)
+    result = replace(result, notes=(*result.notes, *_contrast_notes(result)))
     field = fitted_field(fitted, settings, ready.tissues.names, ready.scale)
     if compared is not None:
         own = TissueMap(fitted.prob, ready.tissues.names, ready.lattice)
@@ -178,6 +180,14 @@ def _result(
         replace(solution, x=on_output.data),
         tuple(notes),
     )
+
+
+def _contrast_notes(result: SuperResolved) -> tuple[str, ...]:
+    """Return what is said of the contrast of the image, where every tissue is the likeliest somewhere."""
+    if not bool((result.tissues.prob > 0.5).flatten(1).any(1).all()):
+        return ()
+    found = own_contrast(result.image, result.tissues)
+    return found.message, *found.warnings
 
 
 def _scarce(prob: Tensor, names: tuple[str, ...]) -> list[str]:

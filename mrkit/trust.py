@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,11 @@ from inr.gradients import gradient_sd, smoothed
 from inr.heldout import Split
 from inr.null_space import null_component, posterior_sd
 from inr.uncertainty import Ensemble, FitOnce, HeldOut, Whiteness, ensemble, whiteness
+from mrcore.errors import BadInputError
+from mrcore.noise import seeded
 from mrcore.resample import resample
-from mrcore.volume import Volume
+from mrcore.volume import TissueMap, Volume
+from mrkit.contrast_mapping import map_contrast
 from mrkit.lattice import inner
 from mrkit.prepare import PreparedScan
 
@@ -86,6 +89,37 @@ def trust(ready: PreparedScan, image: Tensor, fit_once: FitOnce, n_members: int,
         found.n_members,
         float(found.seed_variance[brain].mean()),
     )
+
+
+def target_variance(
+    image: Volume,
+    tissues: TissueMap,
+    target: Mapping[str, float],
+    seed: int,
+    relative_sd: float = 0.05,
+    n_draws: int = 8,
+) -> float:
+    """Return the variance of a mapped image over its target contrasts: mean over the brain, relative to WM = 1.
+
+    Each of `n_draws` has the levels of `target` (tissue -> intensity) changed by a relative sd; those that turn the
+    order of the tissues are drawn again. The same figure as the `seed_variance` of `Trust`: both are what HULFSynth
+    (Indrakanti & Simpson 2025) reports as 2e-3 over targets and 1e-4 over seeds.
+
+    Raises:
+        BadInputError: fewer than two draws, or targets that the image cannot be mapped to.
+    """
+    if n_draws < 2 or not relative_sd > 0:
+        raise BadInputError(f"a variance over targets needs 2 draws and a positive sd, got {n_draws} and {relative_sd}")
+    generator = seeded(seed, "mrkit.trust:target_variance")
+    order = sorted(target, key=lambda name: target[name])
+    images: list[Tensor] = []
+    while len(images) < n_draws:
+        factors = 1 + relative_sd * torch.randn(len(order), generator=generator)
+        drawn = {name: target[name] * float(f) for name, f in zip(order, factors, strict=True)}
+        if sorted(drawn, key=lambda name: drawn[name]) == order and min(drawn.values()) > 0:
+            mapped = map_contrast(image, tissues, drawn, "drawn").image
+            images.append(mapped.data[tissues.mask] / target["WM"])
+    return float(torch.stack(images).var(0).mean())
 
 
 def kept_members(fit_once: FitOnce, keep: KeepMember | None) -> FitOnce:

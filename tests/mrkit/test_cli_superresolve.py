@@ -38,6 +38,13 @@ def hashes(folder):
 
 
 @pytest.fixture(scope="module")
+def trusted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trusted")
+    assert superresolve(folder, "out", "--uncertainty", "2", "--save-field", "--regularisation", "0.7") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("superresolve")
     assert superresolve(folder, "out") == 0
@@ -98,3 +105,65 @@ def test_voxel_larger_than_the_scan_is_refused_and_nothing_is_written(tmp_path, 
     assert superresolve(tmp_path, "out", "--voxel", "13.5") == 2
     assert "got 13.5 mm" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_uncertainty_writes_maps_a_field_and_leaves_no_members(trusted):
+    out = trusted / "out"
+    names = {path.name for path in out.iterdir()}
+    stem = "sub-01_T1w_sr"
+    assert {f"{stem}_sd.nii.gz", f"{stem}_sd.json", f"{stem}_nullspace.nii.gz", f"{stem}_field.safetensors"} <= names
+    assert not any(name.startswith(".") for name in names)
+    image, sd = load_volume(out / f"{stem}.nii.gz"), load_volume(out / f"{stem}_sd.nii.gz")
+    assert sd.grid.matches(image.grid)
+    brain = load_volume(out / f"{stem}_dseg.nii.gz").data > 0
+    # Noise is 3 in units of the scan, tissues are 40 apart.
+    assert 1 < float(sd.data[brain].mean()) < 30
+    sidecar = json.loads((out / f"{stem}_sd.json").read_text())
+    assert sidecar["NMembers"] == 2
+    assert sidecar["HeldOut"]["n_voxels"] > 20
+    assert sidecar["Parameters"]["Fit"]["tv_weight"] == 0.7
+    page = (out / f"{stem}_report.html").read_text()
+    assert "<h3>Uncertainty</h3>" in page
+    assert "Not seen by the scan" in page
+    assert "Correlation of residuals" in page
+
+
+def test_a_saved_field_is_rendered_with_other_voxels(trusted, tmp_path):
+    field = trusted / "out" / "sub-01_T1w_sr_field.safetensors"
+    assert main(["render", str(field), str(tmp_path), "--voxel", "4.2"]) == 0
+    coarse = load_volume(trusted / "out" / "sub-01_T1w_sr.nii.gz")
+    fine = load_volume(tmp_path / "sub-01_T1w_sr_field.nii.gz")
+    assert fine.grid.spacing_mm == pytest.approx((4.2,) * 3, rel=1e-4)
+    middle = tuple(n // 2 for n in fine.grid.shape)
+    assert float(fine.data[middle]) == pytest.approx(
+        float(coarse.data[tuple(n // 2 for n in coarse.grid.shape)]), rel=0.1
+    )
+    assert load_volume(tmp_path / "sub-01_T1w_sr_field_dseg.nii.gz").grid.matches(fine.grid)
+    assert main(["render", str(field), str(tmp_path), "--voxel", "4.2"]) == 2, "nothing is overwritten"
+
+
+def test_a_preview_makes_no_fit(tmp_path):
+    assert superresolve(tmp_path, "out", "--preview", "--no-report") == 0
+    sidecar = json.loads((tmp_path / "out" / "sub-01_T1w_sr.json").read_text())
+    assert sidecar["Fit"]["NIter"] == 0
+    assert "Fit" not in sidecar["Parameters"]
+    assert any("preview" in note for note in sidecar["Notes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--preview", "--uncertainty", "2"), "makes no fit"),
+        (("--init", "nowhere.nii.gz"), "nowhere.nii.gz"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(tmp_path, capfd, options, said):
+    assert superresolve(tmp_path, "out", *options) == 2
+    assert said in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [("--uncertainty", "3"), ("--regularisation", "much"), ("--prior", "faith")])
+def test_options_that_cannot_be(tmp_path, options):
+    with pytest.raises(SystemExit, match="2"):
+        superresolve(tmp_path, "out", *options)

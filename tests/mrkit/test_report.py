@@ -240,8 +240,8 @@ def test_without_truth_there_is_no_truth_no_error_and_no_score():
     assert "Error of" not in html
     assert "PSNR</th>" not in html.replace("<small>", "</th>")
     assert "no truth is known" in html
-    # Cubic and INR: mean WM, mean GM, Michelson, MSLC.
-    assert len(page.cells) == 8
+    # Cubic and INR: mean WM, mean GM, Michelson, MSLC. White noise and this fit: mean, sd, three correlations.
+    assert len(page.cells) == 8 + 10
     assert float(page.cells[0]) == pytest.approx(1.0, abs=0.02)
     assert float(page.cells[1]) == pytest.approx(0.7, abs=0.02)
     assert float(page.cells[6]) == pytest.approx(0.3 / 1.7, abs=0.002)

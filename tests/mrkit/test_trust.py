@@ -1,0 +1,191 @@
+"""What is said of a result: sd that covers the truth, members that are kept, residuals, another image as a start."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from operators import grid
+
+from inr.baselines import tikhonov
+from inr.heldout import split
+from inr.uncertainty import HeldOut
+from mrcore.acquisition import gaussian_psf
+from mrcore.errors import BadInputError
+from mrcore.forward import imaging_operator, predict
+from mrcore.grid import Grid
+from mrcore.noise import add_noise, seeded
+from mrcore.noise_estimate import NoiseEstimate
+from mrcore.register import RegisterSettings
+from mrcore.volume import TISSUES, TissueMap, Volume
+from mrkit.members import Members
+from mrkit.pictures import sections
+from mrkit.prepare import PreparedScan
+from mrkit.report import Report, build_report
+from mrkit.trust import Trust, kept_members, residual_whiteness, target_variance, trust
+from mrkit.trust_page import trust_figures, whiteness_plot, whiteness_table
+from mrkit.warm_start import _linear, warm_started
+
+LATTICE, SCAN = grid((32, 32, 30), (2.0,) * 3), grid((32, 32, 12), (2.0, 2.0, 5.0))
+NOISE_SD, SCALE = 0.03, 200.0
+
+
+def truth() -> torch.Tensor:
+    """A ball with sharp pieces inside, WM = 1."""
+    at = torch.stack(torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in LATTICE.shape), indexing="ij"))
+    radius = at.square().sum(0).sqrt()
+    pieces = torch.where(torch.sin(at[0] * 0.9) * torch.sin(at[1] * 0.8 + 1) * torch.sin(at[2] * 0.7 + 2) > 0, 1.0, 0.6)
+    return pieces * (radius < 13)
+
+
+def rms(values: torch.Tensor) -> float:
+    return math.sqrt(float(values.square().mean()))
+
+
+@pytest.fixture(scope="module")
+def ready() -> PreparedScan:
+    object_ = truth()
+    operator = imaging_operator(LATTICE, SCAN, gaussian_psf(SCAN.spacing_mm))
+    scan = add_noise(predict(operator, object_), NOISE_SD, seeded(3, "test_trust"))
+    prob = torch.stack([torch.zeros_like(object_), (object_ == 0.6).float(), (object_ == 1.0).float()])
+    noise = NoiseEstimate(NOISE_SD * SCALE, "given", 1000, "noise is given")
+    brain = object_ > 0
+    return PreparedScan(
+        Volume(scan, SCAN),
+        SCALE,
+        noise,
+        LATTICE,
+        LATTICE,
+        operator,
+        object_,
+        brain,
+        TissueMap(prob, TISSUES, LATTICE),
+        None,
+        (),
+    )
+
+
+def smooth_fit(seen) -> torch.Tensor:
+    """A Tikhonov image of what a member may see, with a little of its seed."""
+    start = 0.02 * torch.randn(LATTICE.shape, generator=seeded(seen.seed, "start"))
+    return tikhonov(seen.operator, seen.scan, NOISE_SD, start, LATTICE.spacing_mm, max_iter=8).x.clamp_min(0)
+
+
+@pytest.fixture(scope="module")
+def found(ready) -> tuple[Trust, torch.Tensor]:
+    image = tikhonov(ready.operator, ready.scan.data, NOISE_SD, 0 * ready.start, LATTICE.spacing_mm).x.clamp_min(0)
+    return trust(ready, image, smooth_fit, 2, 0), image
+
+
+def test_sd_covers_the_error_of_what_the_scan_does_not_show(found, ready):
+    """A spread of fits alone misses the null space; with it the sd is that of the error, within a third."""
+    said, image = found
+    brain = ready.tissues.mask
+    error = (image - truth())[brain]
+    z = error / (said.sd.data[brain] / SCALE)
+    assert 0.6 < rms(z) < 1.5
+    assert float((z.abs() < 1).double().mean()) == pytest.approx(0.68, abs=0.17)
+    assert float((z.abs() < 2).double().mean()) == pytest.approx(0.95, abs=0.08)
+
+
+def test_the_null_part_is_not_seen_by_the_scan(found, ready):
+    said, image = found
+    part = said.null_part.data / SCALE
+    assert float(part.std()) > 0.01
+    seen, whole = (float(ready.operator(x).square().mean().sqrt()) for x in (part, image))
+    assert seen < 0.1 * whole
+    assert said.null_part.grid.matches(LATTICE)
+
+
+def test_figures_of_trust_are_those_of_the_ensemble(found):
+    said, _ = found
+    assert said.n_members == 2
+    assert 0 < said.seed_variance < 0.1
+    assert isinstance(said.held_out, HeldOut)
+    assert f"{said.held_out.n_voxels} held-out scan voxels" in said.notes[0]
+
+
+def test_members_that_are_kept_are_not_fitted_again(tmp_path):
+    calls = []
+
+    def fit():
+        calls.append(1)
+        return torch.arange(24.0).reshape(2, 3, 4)
+
+    one = Members(tmp_path / ".kept", "these files and options")
+    first, again = one.kept("a", fit), one.kept("a", fit)
+    assert torch.equal(first, again)
+    assert len(calls) == 1
+    one.kept("b", fit)
+    Members(tmp_path / ".kept", "other options").kept("a", fit)
+    assert len(calls) == 3
+    next(iter(sorted((tmp_path / ".kept").iterdir()))).write_bytes(b"cut off")
+    for name in ("a", "b"):
+        one.kept(name, fit)
+        Members(tmp_path / ".kept", "other options").kept("a", fit)
+    assert len(calls) == 4, "what is damaged is fitted again"
+    one.remove()
+    assert not (tmp_path / ".kept").exists()
+
+
+def test_members_differ_by_fold_and_seed(ready):
+    names = []
+    again = kept_members(smooth_fit, lambda name, _: names.append(name) or torch.zeros(1))
+    for fold, seed in ((0, 0), (0, 1), (5, 0)):
+        again(split(ready.operator, ready.scan.data, SCAN.spacing_mm, fold, seed))
+    assert len(set(names)) == 3
+    assert kept_members(smooth_fit, None) is smooth_fit
+
+
+def test_residuals_of_the_truth_are_white(ready):
+    z = (ready.scan.data - ready.operator(truth())) / NOISE_SD
+    mask = Volume(ready.tissues.mask.float(), LATTICE)
+    white = residual_whiteness(Volume(z, SCAN), mask)
+    assert white is not None
+    assert white.sd == pytest.approx(1, abs=0.1)
+    assert white.worst < 4
+    assert residual_whiteness(Volume(z, SCAN), Volume(0 * mask.data, LATTICE)) is None
+    smooth = residual_whiteness(Volume(z.roll(1, 0) + z, SCAN), mask)
+    assert [len(line.x) for line in whiteness_plot(smooth).lines[:3]] == [4, 4, 4]
+    assert whiteness_table(smooth).rows[1].values[2] == pytest.approx(0.5, abs=0.1)
+
+
+def test_maps_of_trust_are_shown_in_the_brain(found, ready):
+    said, _ = found
+    planes = sections(LATTICE, ready.tissues.mask)
+    figures = trust_figures(said, planes, ready.tissues.mask)
+    assert [figure.title for figure in figures] == ["Uncertainty", "Not seen by the scan"]
+    assert "Uncertainty" in build_report(Report("t", "s", figures=tuple(figures), planes=("a", "b", "c")))
+
+
+def test_a_start_from_the_same_person_knows_more_than_the_scan(ready, found, monkeypatch):
+    """Detail that no slice shows comes from the other image, whatever its scale and place."""
+    affine = LATTICE.affine.copy()
+    affine[:3, 3] += (3.0, -2.0, 0.0)
+    notes: list[str] = []
+    quick = RegisterSettings(dof=6, levels_mm=(6.0,), n_steps=30, n_starts=1)
+    monkeypatch.setattr("mrkit.warm_start.RIGID", quick)
+    _, smooth = found
+    started = warm_started(replace(ready, start=smooth), Volume(50 * truth(), Grid(LATTICE.shape, affine)), notes)
+    error, without = (rms((image - truth())[ready.tissues.mask]) for image in (started.start, smooth))
+    assert error < 0.8 * without
+    assert "explains" in notes[0]
+
+
+def test_an_image_of_another_contrast_is_no_start():
+    seen = torch.linspace(0, 1, 50)
+    assert _linear(3 * seen + 1, seen) == pytest.approx((1 / 3, -1 / 3, 1.0))
+    with pytest.raises(BadInputError, match="nothing in common"):
+        _linear(1 - seen, seen)
+
+
+def test_variance_over_targets_is_that_of_the_levels(ready):
+    """Where all of a tissue has its level, the variance is the square of the relative sd times the level's."""
+    image = Volume(SCALE * truth(), LATTICE)
+    prob = torch.stack([(truth() == 0.6).float(), (truth() == 1.0).float()])
+    tissues = TissueMap(prob, ("GM", "WM"), LATTICE)
+    found = target_variance(image, tissues, {"GM": 50.0, "WM": 100.0}, 0, relative_sd=0.02, n_draws=60)
+    shares = [float(p[tissues.mask].mean()) for p in prob]
+    assert found == pytest.approx(0.02**2 * (0.25 * shares[0] + shares[1]), rel=0.4)
+    with pytest.raises(BadInputError, match="2 draws"):
+        target_variance(image, tissues, {"GM": 50.0, "WM": 100.0}, 0, n_draws=1)
