@@ -24,7 +24,7 @@ from recon.dictionary import Dictionary, build_dictionary, fisp_model, log_grid,
 from recon.encoding import Encoding, subspace_encoding
 from recon.maps import Maps, coefficient_noise, map_bounds
 from recon.rawdata import RawData
-from recon.subspace import subspace_of
+from recon.subspace import Subspace, subspace_of
 
 Announce = Callable[[str], None]
 """Is told what is being done now."""
@@ -147,19 +147,13 @@ def prepare_raw(
     announce: Announce = lambda _: None,
 ) -> Prepared:
     """Return what every method starts from; `announce` is told of up to four stages; the rest as for `quantify`."""
-    if raw.sequence is None:
+    sequence = raw.sequence
+    if sequence is None:
         raise BadInputError("the raw data say nothing about their sequence; give it")
     _check_given(raw, settings, coil_maps, mask)
     raw = _in_single_precision(raw)
     announce("computing the dictionary of signals")
-    grid = log_grid(settings.t1_range_s, settings.t2_range_s, settings.step, settings.b1 or (1.0,))
-    model, n_frames = fisp_model(raw.sequence), raw.sequence.n_frames
-    subspace = subspace_of(signal_blocks(grid, model, n_frames), settings.rank)
-    dictionary = build_dictionary(grid, model, n_frames, subspace)
-    notes = []
-    if subspace.energy_left_out > _MUCH_ENERGY:
-        share = f"{100 * subspace.energy_left_out:.2g} %"
-        notes.append(f"{share} of the signals' energy lies outside {settings.rank} components; give more (--rank)")
+    dictionary, subspace, notes = _dictionary(sequence, settings)
     announce("measuring density and coils")
     is_white = coil_maps is None and raw.noise is not None
     if coil_maps is None:
@@ -222,6 +216,19 @@ def weighted_volume(result: Quantified, contrast: Contrast) -> Volume:
     return Volume(image, result.t1_s.grid)
 
 
+def _dictionary(sequence: MrfSequence, settings: QuantifySettings) -> tuple[Dictionary, Subspace, list[str]]:
+    """Return the dictionary in its subspace, the subspace, and a note where this leaves much out."""
+    grid = log_grid(settings.t1_range_s, settings.t2_range_s, settings.step, settings.b1 or (1.0,))
+    model, n_frames = fisp_model(sequence), sequence.n_frames
+    subspace = subspace_of(signal_blocks(grid, model, n_frames), settings.rank)
+    dictionary = build_dictionary(grid, model, n_frames, subspace)
+    if subspace.energy_left_out <= _MUCH_ENERGY:
+        return dictionary, subspace, []
+    share = f"{100 * subspace.energy_left_out:.2g} %"
+    note = f"{share} of the signals' energy lies outside {settings.rank} components; give more (--rank)"
+    return dictionary, subspace, [note]
+
+
 def _in_single_precision(raw: RawData) -> RawData:
     noise = None if raw.noise is None else raw.noise.to(torch.complex64)
     return replace(raw, samples=raw.samples.to(torch.complex64), noise=noise)
@@ -237,7 +244,8 @@ def _left_over(coefficients: Tensor, maps: Maps) -> Tensor:
     stacked = torch.stack([power * maps.mask, maps.mask.to(power)])[:, None]
     sizes = [min(_AROUND, n - 1 + n % 2) for n in power.shape]
     mean, share = avg_pool3d(stacked, sizes, stride=1, padding=[n // 2 for n in sizes])[:, 0]
-    return (mean / share.clamp_min(1e-6)).sqrt()
+    sd: Tensor = (mean / share.clamp_min(1e-6)).sqrt()
+    return sd
 
 
 def _check_given(raw: RawData, settings: QuantifySettings, coil_maps: Tensor | None, mask: Tensor | None) -> None:
