@@ -37,12 +37,13 @@ from recon.trajectory import Trajectory
 from recon.trajectory_builders import spiral, spiral_projection
 
 RANK, N_FRAMES = 5, 500
+STEP = 0.0355  # of the grid of T1 and T2: 13,521 atoms
 EPG = "Speed: FISP-MRF signals of 500 frames, one thread"
 NUFFT = "Speed: NUFFT of 5 images, one thread"
 NORMAL = "Speed: subspace normal operator, 5 coefficients, one coil, one thread"
 MATCHING = "Speed: matching 5 coefficients, one thread"
 STATES = (20, 40, 80)
-TOLERANCES = (5e-2, 1e-2, 1e-3)
+TOLERANCES = (5e-2, 3e-2, 1e-2, 1e-3)
 N_CHECKED, N_VOXELS, SNR = 300, 20_000, 30.0
 FASTER_EPG, FASTER_MATCHING, FASTER_NORMAL = 3.0, 10.0, 1.5
 
@@ -81,7 +82,7 @@ def speed_rows(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
 
 def _epg_part(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
     """Speed at what accuracy: the error is that of the worst of some atoms, against all orders in float64."""
-    sequence, grid = delics_sequence(), log_grid((0.1, 5.0), (0.01, 2.0), 0.07)
+    sequence, grid = delics_sequence(), log_grid((0.1, 5.0), (0.01, 2.0), STEP)
     t1, t2 = grid.t1_s.float(), grid.t2_s.float()
     checked = torch.randperm(len(t1), generator=seeded(0, "atoms checked"))[:N_CHECKED]
     exact = fisp_signals(sequence, t1[checked].double(), t2[checked].double(), tolerance=0)
@@ -161,7 +162,7 @@ def _normal_part(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
 
 
 def _match_part(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
-    sequence, grid = delics_sequence(), log_grid((0.1, 5.0), (0.01, 2.0), 0.0355)
+    sequence, grid = delics_sequence(), log_grid((0.1, 5.0), (0.01, 2.0), STEP)
     full = build_dictionary(grid, fisp_model(sequence, tolerance=1e-2), N_FRAMES)
     atoms = compress_dictionary(full, subspace_of(full.atoms, RANK)).atoms.float()
     generator = seeded(0, "voxels to match")
