@@ -182,9 +182,9 @@ def _histograms(page: QuantifyPage) -> PlotGroup:
             for (name, result), colour in zip(page.results.items(), _cycle(len(page.results)), strict=True)
         ]
         if page.truth is not None:
-            known = getattr(page.truth, quantity)[page.main.mask] * scale.factor
-            lines.append(_histogram("truth", known, edges, _TRUTH_COLOUR))
-        title = f"{scale.name} in the mask"
+            lines += _true_values(page.truth, quantity, scale, max(max(line.y) for line in lines))
+        dashed = "; dashed: true median of each tissue" if page.truth is not None else ""
+        title = f"{scale.name} in the mask{dashed}"
         plots.append(LinePlot(title, f"{scale.name} in {scale.unit}", "% of the voxels per bin", tuple(lines)))
     text = "Values beyond the scale are not drawn; the shares are of all voxels of the mask."
     return PlotGroup("Histograms", text, tuple(plots))
@@ -194,6 +194,16 @@ def _histogram(name: str, values: Tensor, edges: NDArray[np.float64], colour: st
     counts, _ = np.histogram(values.double().cpu().numpy(), edges)
     shares = 100 * counts / max(1, values.numel())
     return Line(name, tuple(((edges[1:] + edges[:-1]) / 2).tolist()), tuple(shares.tolist()), colour)
+
+
+def _true_values(truth: KnownMaps, quantity: str, scale: QuantityScale, height: float) -> list[Line]:
+    """Return an upright line at the true median of each tissue that lies within the scale."""
+    medians = [float(getattr(truth, quantity)[core].median()) * scale.factor for core in truth.cores().values()]
+    return [
+        Line("", (value, value), (0.0, height), _TRUTH_COLOUR, dashed=True)
+        for value in medians
+        if scale.low <= value <= scale.high
+    ]
 
 
 def _cycle(n: int) -> tuple[str, ...]:

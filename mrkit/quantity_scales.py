@@ -72,8 +72,8 @@ class QuantityScale:
 # Lipari for T1 and Navia for T2: Fuderer et al., Magn Reson Med 2025;93:490, here on linear scales.
 T1_SCALE = QuantityScale("T1", "s", 0.0, 2.5, LIPARI)
 T2_SCALE = QuantityScale("T2", "ms", 0.0, 200.0, NAVIA, factor=1e3)
-T1_SD_SCALE = QuantityScale("sd of T1", "ms", 0.0, 100.0, LIPARI, factor=1e3)
-T2_SD_SCALE = QuantityScale("sd of T2", "ms", 0.0, 20.0, NAVIA, factor=1e3)
+T1_SD_SCALE = QuantityScale("sd of T1", "ms", 0.0, 200.0, LIPARI, factor=1e3)
+T2_SD_SCALE = QuantityScale("sd of T2", "ms", 0.0, 40.0, NAVIA, factor=1e3)
 B1_SCALE = QuantityScale("B1", "of nominal", 0.7, 1.3, DIVERGING)
 RESIDUAL_SCALE = QuantityScale("Residual", "%", 0.0, 50.0, GREY, factor=100.0)
 ERROR_SCALE = QuantityScale("Error", "%", -25.0, 25.0, DIVERGING, factor=100.0)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,6 +222,17 @@ def test_wrong_arguments_are_refused(arguments, capfd):
         quantify(*arguments)
     assert stopped.value.code == 2
     assert "see mrkit quantify --help" in capfd.readouterr().err
+
+
+def test_help_teaches_and_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom mrkit.cli import main\ntry:\n    main(['quantify', '--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.stderr.write(' '.join(m for m in ('torch', 'numpy', 'scipy') if m in sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    for said in ("examples:", "mrkit quantify --demo", "RAW_desc-seconds_T1map.nii.gz", "flip_deg", "methods:"):
+        assert said in result.stdout
 
 
 def test_the_demo_has_a_truth_that_it_does_not_reconstruct_with():
