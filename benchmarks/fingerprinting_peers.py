@@ -111,11 +111,15 @@ def _kb(arrays: Arrays) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[n
     radians = torch.from_numpy(np.ascontiguousarray(2 * np.pi * arrays["k"][:, used].T, dtype=np.float32))
     to_samples, to_images = torchkbnufft.KbNufft(shape), torchkbnufft.KbNufftAdjoint(shape)
 
+    scale = 2 ** (len(used) / 2)  # "ortho" counts the points of a grid twice as fine along every axis
+
     def forward(x: np.ndarray) -> np.ndarray:
-        return to_samples(torch.from_numpy(x.reshape(1, len(x), *shape)), radians, norm="ortho")[0].numpy()
+        stacked = torch.from_numpy(scale * x.reshape(1, len(x), *shape))
+        return to_samples(stacked, radians, norm="ortho")[0].numpy()
 
     def adjoint(y: np.ndarray) -> np.ndarray:
-        return to_images(torch.from_numpy(y[None]), radians, norm="ortho")[0].numpy().reshape(images.shape)
+        stacked = torch.from_numpy(scale * y[None])
+        return to_images(stacked, radians, norm="ortho")[0].numpy().reshape(images.shape)
 
     return forward, adjoint
 
