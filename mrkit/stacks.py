@@ -90,25 +90,17 @@ def prepare_stacks(
     require_finer(voxel_mm, scans[0].grid)
     scans = [usable(scan) for scan in scans]
     said = list(weightings) if weightings is not None else [weighting(scan) for scan in scans]
-    given = tissues is not None
-    seen_first = given or mask is not None or "T1w" not in said
+    seen_first = tissues is not None or mask is not None or "T1w" not in said
     best = 0 if seen_first else said.index("T1w")
-    contrasts = tuple(dict.fromkeys([said[best], *said]))
     segmenter = segmenter or segmenter_named("mrkit", said[best])
     notes: list[str] = []
     with stages(4) as begin:
         begin("finding brain and tissues")
         seen = find_tissues(scans[best], tissues, mask, segmenter, notes)
         begin("aligning the scans")
-        motions = [np.eye(4) if n == best else _motion(scan, scans[best], seen) for n, scan in enumerate(scans)]
-        parts = [_stack(scan, motion, seen, notes) for scan, motion in zip(scans, motions, strict=True)]
-        to_first = np.linalg.inv(motions[0])
-        stacks = [
-            replace(stack, contrast=contrasts.index(name), pose=_pose(to_first @ motion, stack.scan.grid))
-            for (stack, _, _), motion, name in zip(parts, motions, said, strict=True)
-        ]
-        lattice, output_grid = lattice_for(stacks[0].scan, voxel_mm)
-        data = aligned(Stacks(tuple(stacks), lattice))
+        found = _laid_out(scans, said, best, seen, notes)
+        lattice, output_grid = lattice_for(found.stacks[0].scan, voxel_mm)
+        data = aligned(Stacks(found.stacks, lattice))
         notes += told(data, said)
         begin("solving for smooth images to start from")
         mean = mean_of(data)
@@ -122,19 +114,43 @@ def prepare_stacks(
             return segmenter(Volume(image, lattice), on_fine.mask).tissues.prob
 
         begin("segmenting the first")
-        first = on_fine if given else TissueMap(resegment(start[0]), seen.names, lattice)
+        first = on_fine if tissues is not None else TissueMap(resegment(start[0]), seen.names, lattice)
     return PreparedStacks(
         data,
-        contrasts,
-        tuple(parts[said.index(name)][2] for name in contrasts),
-        tuple(noise for _, noise, _ in parts),
+        found.contrasts,
+        found.scales,
+        found.noises,
         output_grid,
         start,
         foreground,
         first,
-        None if given else resegment,
+        None if tissues is not None else resegment,
         tuple(dict.fromkeys(notes)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _LaidOut:
+    """Scans relative to their WM where the first alignment puts them, their contrasts, scales and noises."""
+
+    stacks: tuple[Stack, ...]
+    contrasts: tuple[str, ...]
+    scales: tuple[float, ...]
+    noises: tuple[NoiseEstimate, ...]
+
+
+def _laid_out(scans: Sequence[Volume], said: Sequence[str], best: int, seen: TissueMap, notes: list[str]) -> _LaidOut:
+    """Register all scans to that of number `best`, whose tissues are `seen`, and take the first one's frame."""
+    contrasts = tuple(dict.fromkeys([said[best], *said]))
+    motions = [np.eye(4) if n == best else _motion(scan, scans[best], seen) for n, scan in enumerate(scans)]
+    parts = [_stack(scan, motion, seen, notes) for scan, motion in zip(scans, motions, strict=True)]
+    to_first = np.linalg.inv(motions[0])
+    stacks = tuple(
+        replace(stack, contrast=contrasts.index(name), pose=_pose(to_first @ motion, stack.scan.grid))
+        for (stack, _, _), motion, name in zip(parts, motions, said, strict=True)
+    )
+    scales = tuple(parts[said.index(name)][2] for name in contrasts)
+    return _LaidOut(stacks, contrasts, scales, tuple(noise for _, noise, _ in parts))
 
 
 def _motion(scan: Volume, fixed: Volume, seen: TissueMap) -> Matrix:
