@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import resource
 import sys
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from results import measured
 
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[], object]
@@ -43,16 +42,16 @@ def main() -> int:
         arrays = {name: file[name] for name in file.files}
     run = _PEERS[options.task, options.peer](arrays)
     result = run()
-    seconds = []
+    costs = []
     for _ in range(options.repeats):
-        start = time.process_time()
-        result = run()
-        seconds.append(time.process_time() - start)
+        with measured() as cost:
+            result = run()
+        costs.append(cost)
     np.savez(
         options.output,
         result=np.asarray(result),
-        cpu_seconds=seconds,
-        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        cpu_seconds=[c.cpu_seconds for c in costs],
+        peak_mib=max(c.peak_mib for c in costs),
         version=version(options.peer.partition("-")[0]),
     )
     return 0
