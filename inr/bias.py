@@ -72,10 +72,11 @@ def estimate_bias(image: Tensor, prob: Tensor, spacing_mm: Triple, settings: Bia
     steps = [max(1, round(_SAMPLE_MM / s)) for s in spacing_mm]
     sparse = (slice(None, None, steps[0]), slice(None, None, steps[1]), slice(None, None, steps[2]))
     values, shares = image[sparse], prob[(slice(None), *sparse)]
-    index = torch.nonzero((shares.sum(0) > 0.5) & (values > 0), as_tuple=True)
+    there = (shares.sum(0) > 0.5) & (values > 0)
+    index = torch.nonzero(there, as_tuple=True)
     if len(index[0]) < 500:
         raise BadInputError(f"a bias field needs 500 voxels of tissue at {_SAMPLE_MM:g} mm, got {len(index[0])}")
-    y, p = values[index].double(), shares[(slice(None), *index)].double()
+    y, p = values[there].double(), shares[:, there].double()
     n_terms = [1 + int(2 * n * s / settings.cutoff_mm) for n, s in zip(image.shape, spacing_mm, strict=True)]
     axes = [
         _cosines(at * step, n, k).double() for at, step, n, k in zip(index, steps, image.shape, n_terms, strict=True)
