@@ -112,10 +112,10 @@ def map_contrast(
 ) -> MappedContrast:
     """Map `image` by one curve that takes the level of each tissue to `target` (tissue -> intensity).
 
-    Zero stays zero; between the levels the curve is the monotone cubic of Fritsch & Carlson (SIAM J Numer Anal
-    1980;17:238), above the brightest a proportion. `gauge` says where the target came from. The result warns where
-    its contrast exceeds that of `reference` (levels of a high-field image) or leaves what the Bloch equations
-    predict (`predicted`, of the target's sequence and field).
+    Zero stays zero; between the levels the curve is the monotone cubic of Fritsch & Carlson (SIAM Journal on
+    Numerical Analysis 1980;17:238), above the brightest a proportion. `gauge` says where the target came from. The
+    result warns where its contrast exceeds that of `reference` (levels of a high-field image) or leaves what the Bloch
+    equations predict (`predicted`, of the target's sequence and field).
 
     Raises:
         GridMismatchError: tissues on another grid.
