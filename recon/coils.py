@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -40,7 +41,8 @@ def coil_maps_from_data(
     vectors = torch.linalg.eigh(covariance).eigenvectors[..., -1]  # (voxels, coils)
     turn = vectors @ _reference(vectors, images).conj()
     maps = vectors * torch.polar(torch.ones_like(turn.abs()), -turn.angle())[:, None]
-    return maps.T.reshape(n_coils, *shape).contiguous()
+    out: Tensor = maps.T.reshape(n_coils, *shape).contiguous()
+    return out
 
 
 def espirit_maps(raw: RawData, weights: Tensor, radius: float = _RADIUS) -> Tensor:
@@ -117,7 +119,6 @@ def _smoothed(covariance: Tensor, raw: RawData, width_mm: float) -> Tensor:
 
 def _sigpy_app() -> Any:  # noqa: ANN401  a library without types
     try:
-        from sigpy.mri import app
+        return import_module("sigpy.mri.app")
     except ImportError as error:
         raise MissingExtraError("ESPIRiT needs sigpy: pip install 'mrkit[sigpy]'") from error
-    return app

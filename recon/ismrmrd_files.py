@@ -93,11 +93,11 @@ def read_ismrmrd(
     images = np.flatnonzero(~_flagged(head["flags"], (_NOISE, *_NO_IMAGE)))
     images = _chosen_slice(images, head["idx"]["slice"][images], slice_index, path)
     n_coils = _n_coils(head[images], header, path)
-    noise = [_channels(i, head, data, path) for i in np.flatnonzero(_flagged(head["flags"], (_NOISE,)))]
+    noise = [_channels(i, head, data, path) for i in np.flatnonzero(_flagged(head["flags"], (_NOISE,))).tolist()]
     sequence = header.sequence() if sequence is None else sequence
     frames, n_frames = _frames(head["idx"][images], header, frame_counter, sequence, path)
     parts, points, owners = [], [], []
-    for i, frame in zip(images, frames, strict=True):
+    for i, frame in zip(images.tolist(), frames, strict=True):
         kept = slice(int(head["discard_pre"][i]), int(head["number_of_samples"][i] - head["discard_post"][i]))
         samples, k = _channels(i, head, data, path), _positions(i, head, traj, header, k_unit, path)
         if _flagged(head["flags"][i], (_REVERSE,)) and not head["trajectory_dimensions"][i]:
@@ -219,7 +219,8 @@ def _positions(
             if header.encoded_matrix[axis] > 1:
                 centre = header.limits.get(name, (0, 0, header.encoded_matrix[axis] // 2))[2]
                 k[:, axis] = int(head["idx"][name][i]) - centre
-        return k / np.array(header.encoded_fov_mm)
+        k /= np.array(header.encoded_fov_mm)
+        return k
     if len(traj[i]) != n * dimensions:
         raise BadInputError(f"{path}: acquisition {i} has {len(traj[i])} trajectory numbers, not {n} x {dimensions}")
     units = {"cycles/voxel": np.divide(header.encoded_matrix, header.encoded_fov_mm), "cycles/m": 1e-3 * np.ones(3)}
@@ -228,7 +229,8 @@ def _positions(
         raise BadInputError(f"the unit of k must be one of {', '.join(units)}, not {k_unit!r}")
     # A fourth column, where there is one, is a weight.
     k[:, : min(dimensions, 3)] = traj[i].reshape(n, dimensions)[:, :3]
-    return k * units[k_unit]
+    k *= units[k_unit]
+    return k
 
 
 def _channels(i: int, head: NDArray[Any], data: NDArray[Any], path: Path) -> NDArray[np.complex64]:

@@ -112,8 +112,8 @@ def header_text(raw: RawData) -> str:
         parameters = ET.SubElement(root, "sequenceParameters")
         times = {"TR": sequence.tr_s.tolist(), "TE": sequence.te_s.tolist()}
         times["TI"] = [] if sequence.ti_s is None else [sequence.ti_s]
-        for name, values in times.items():
-            for value in values:
+        for name, seconds in times.items():
+            for value in seconds:
                 ET.SubElement(parameters, name).text = repr(value * 1000)
         for value in sequence.flip_deg.tolist():
             ET.SubElement(parameters, "flipAngle_deg").text = repr(value)

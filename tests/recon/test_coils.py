@@ -76,7 +76,7 @@ def test_low_resolution_images_are_those_of_the_window():
 
 
 def test_espirit_needs_its_library(scan, weights, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sigpy.mri", None)
+    monkeypatch.setitem(sys.modules, "sigpy.mri.app", None)
     with pytest.raises(MissingExtraError, match=r"mrkit\[sigpy\]"):
         espirit_maps(scan[0], weights)
 
