@@ -45,8 +45,8 @@ class TissueTerm:
         """Return the term whose target has learnt from `images` (C, X, Y, Z), of which the first is segmented.
 
         What is segmented is its mean with the start: total variation loses thin grey matter, Tikhonov keeps noise,
-        and their errors are largely each other's (mean tissue Dice of one simulated 64 mT scan .823 against .813 and .811). The
-        anchor's weight in the target halves with each refresh.
+        and their errors are largely each other's (mean tissue Dice of one simulated 64 mT scan .823 against .813 and
+        .811). The anchor's weight in the target halves with each refresh.
         """
         if self.segmented is None:
             return self
