@@ -35,7 +35,7 @@ class LrtvSettings:
         BadInputError: a negative weight, no iterations.
     """
 
-    weight: float = 2.0
+    weight: float = 1.0
     n_iter: int = 40
     n_inner: int = 8
     n_start: int = 8
@@ -56,7 +56,7 @@ class LlrSettings:
         BadInputError: a negative weight, no iterations, blocks of less than 2 voxels.
     """
 
-    weight: float = 1.0
+    weight: float = 0.5
     block: int = 8
     n_iter: int = 40
     n_start: int = 8

@@ -51,7 +51,7 @@ def test_full_sampling_without_noise_gives_the_truth(small_scan, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_units_of_data_and_weights_do_not_matter(small_scan, method):
-    encoding, samples = small_scan.scan(0.2, noise_sd=0.02)
+    encoding, samples = small_scan.scan(0.2, noise_sd=0.01)
     plain = METHODS[method](encoding, samples)
     assert off(METHODS[method](encoding, 1e3 * samples), 1e3 * plain) < 1e-3
     heavier = replace(encoding, weights=9 * encoding.weights, normal=9 * encoding.normal)
@@ -59,7 +59,7 @@ def test_units_of_data_and_weights_do_not_matter(small_scan, method):
 
 
 def test_penalties_take_away_noise_that_least_squares_keeps(small_scan):
-    encoding, samples = small_scan.scan(0.05, noise_sd=0.05)
+    encoding, samples = small_scan.scan(0.05, noise_sd=0.01)
     true = truth(small_scan)
     left = {name: off(method(encoding, samples), true) for name, method in METHODS.items()}
     assert left["lrtv"] < 0.7 * left["cg"]
