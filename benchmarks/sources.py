@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 
 from store import ROOT, code_version
 
@@ -36,7 +36,7 @@ def sources_of(*modules: str, root: Path = ROOT) -> tuple[str, ...]:
 def version_of(function: Callable[..., object]) -> str:
     """Return a digest of all that decides what `function` does.
 
-    That is its own text, that of the functions and the plain values of its file that it names, at any depth, the files
+    That is its own text, that of the functions, classes and plain values of its file that it names, at any depth, the files
     of the first-party modules from which the file imports what they name, with all that these import, and the
     versions of packages. Another function of the same file does not change it.
     """
@@ -53,6 +53,9 @@ def version_of(function: Callable[..., object]) -> str:
                 modules |= {imported[name]}
             elif inspect.isfunction(value) and value.__qualname__ not in texts:
                 waiting.append(value)
+            elif inspect.isclass(value) and value.__module__ == function.__module__ and name not in texts:
+                texts[name] = inspect.getsource(value)
+                waiting += [f for f in _methods(value) if f.__code__.co_filename == function.__code__.co_filename]
             elif isinstance(value, (bool, int, float, str, tuple)):
                 texts[name] = repr(value)
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
@@ -64,6 +67,14 @@ def _imported_names(path: Path) -> dict[str, str]:
     """Return the module that each imported name of a file comes from."""
     nodes = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.ImportFrom) and n.module]
     return {name.asname or name.name: str(node.module) for node in nodes for name in node.names}
+
+
+def _methods(kind: type) -> Iterator[FunctionType]:
+    """Yield methods and getters of a class, those that were generated too."""
+    for value in vars(kind).values():
+        plain = value.fget if isinstance(value, property) else value
+        if isinstance(plain, FunctionType):
+            yield plain
 
 
 def _names(code: CodeType) -> Iterator[str]:

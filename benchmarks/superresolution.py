@@ -22,7 +22,7 @@ from results import Row
 from sources import sources_of
 from store import Store
 from superresolution_methods import CUBIC, DEFAULT, METHODS, TV, TV_HESSIAN
-from superresolution_plan import CONDITIONS, done, plan
+from superresolution_plan import CONDITIONS, LEFT_OUT, done, plan
 from superresolution_published import published
 from superresolution_real import real
 from superresolution_scene import PRESET, Scene
@@ -30,6 +30,7 @@ from superresolution_scores import gains_of, means_of
 from superresolution_speed import speed, speed_targets
 from superresolution_targets import targets_of
 
+from mrcore.errors import MrkitError
 from mrcore.volume import Volume
 from mrkit.pictures import intensity_picture, mosaic_picture, sections, window_of
 
@@ -79,16 +80,24 @@ def run(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]
         rows = list(done(jobs, options, store, _drawing(store.folder)))
     priors = [method.name for method in METHODS if method.prior]
     targets = targets_of(rows, DEFAULT, TV, TV_HESSIAN, priors)
-    further: list[Row] = []
-    if "published" in options.parts:
-        further += published(methods, names[0], options, store)
-    if "speed" in options.parts:
-        further += speed(options, store)
-    if "real" in options.parts and not options.phantom:
-        further += real(options.data.parent / "ulf", options.real_voxel, store)
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "published": lambda: published(methods, names[0], options, store),
+        "speed": lambda: speed(options, store),
+    }
+    if not options.phantom:
+        parts["real"] = lambda: real(options.data.parent / "ulf", options.real_voxel, store)
+    further = [row for name, work in parts.items() if name in options.parts for row in _part(name, work)]
     targets += speed_targets(further)
     about = {"table": "Settings", "preset": PRESET, "voxel_mm": options.voxel, "threads": options.threads}
     return [*gains_of(rows, TV_HESSIAN), *means_of(rows), *rows, *further, about], targets, options.seeds[0]
+
+
+def _part(name: str, work: Callable[[], list[Row]]) -> list[Row]:
+    """Return the rows of a part; one that fails must not cost what others have found."""
+    try:
+        return work()
+    except MrkitError as error:
+        return [{"table": LEFT_OUT, "method": name, "why": str(error)}]
 
 
 def _drawing(folder: Path) -> Callable[[Scene, Mapping[str, Volume]], None]:
