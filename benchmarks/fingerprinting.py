@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]
     further: list[Row] = []
     if "foreign" in options.parts:
         further += foreign.rows_of(options.data, store)
-    targets = targets_of(rows)
+    targets = [*targets_of(rows), *(foreign.targets_of(further) if further else [])]
     if "speed" in options.parts:
         costs, asked = speed.speed_rows(options)
         further, targets = [*further, *costs], [*targets, *asked]
