@@ -36,9 +36,9 @@ def sources_of(*modules: str, root: Path = ROOT) -> tuple[str, ...]:
 def version_of(function: Callable[..., object]) -> str:
     """Return a digest of all that decides what `function` does.
 
-    That is its own text, that of the functions, classes and plain values of its file that it names, at any depth, the files
-    of the first-party modules from which the file imports what they name, with all that these import, and the
-    versions of packages. Another function of the same file does not change it.
+    That is its own text; that of the functions, classes and plain values of its file that it names, at any depth; the
+    files of the first-party modules from which these are imported, with all that they import; and the versions of
+    packages. Another function of the same file does not change it.
     """
     texts: dict[str, str] = {}
     modules: set[str] = set()

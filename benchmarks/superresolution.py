@@ -88,6 +88,8 @@ def run(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]
         parts["real"] = lambda: real(options.data.parent / "ulf", options.real_voxel, store)
     further = [row for name, work in parts.items() if name in options.parts for row in _part(name, work)]
     targets += speed_targets(further)
+    # JSON has no nan.
+    targets = [{**entry, "value": None} if entry["value"] != entry["value"] else entry for entry in targets]
     about = {"table": "Settings", "preset": PRESET, "voxel_mm": options.voxel, "threads": options.threads}
     return [*gains_of(rows, TV_HESSIAN), *means_of(rows), *rows, *further, about], targets, options.seeds[0]
 
