@@ -11,7 +11,7 @@ from mrcore.errors import BadInputError
 from mrcore.io import load_mask
 from mrcore.mrf_sequence import MrfSequence
 from mrcore.nets_files import load_denoiser
-from mrcore.sidecar import stem
+from mrcore.sidecar import finite, stem
 from mrcore.volume import Volume
 from mrkit.jobs import input_files
 from mrkit.outputs import Provenance, Target, check_targets, write_image, write_page
@@ -252,7 +252,7 @@ def _maps(result: Quantified) -> tuple[Volume | None, ...]:
 def _provenance(job: QuantifyJob, result: Quantified) -> Provenance:
     parameters: dict[str, object] = {
         "Method": job.method,
-        "MethodSettings": _as_dict(METHODS[job.method].settings),
+        "MethodSettings": _as_json(METHODS[job.method].settings),
         "Settings": asdict(job.settings),
         "InversionTime": job.ti_s,
         "InversionEfficiency": job.inversion_efficiency,
@@ -262,8 +262,9 @@ def _provenance(job: QuantifyJob, result: Quantified) -> Provenance:
     return Provenance(job.files, job.seed, parameters, result.notes)
 
 
-def _as_dict(settings: object) -> dict[str, object]:
-    return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {}
+def _as_json(settings: object) -> object:
+    """Return settings for a sidecar; a TR of infinity becomes null."""
+    return finite(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {}
 
 
 def _page(

@@ -134,6 +134,18 @@ def test_ismrmrd_mask_b1_and_chosen_images(done, tmp_path):
     assert not list((tmp_path / "out").glob("*.html"))
 
 
+def test_all_methods_side_by_side(done, tmp_path):
+    options = ("--sequence", done / "fisp.csv", "--ti", "0.02", "--compare", "--rank", "4", *QUICK[2:])
+    assert quantify(done / "raw.npz", tmp_path, *options) == 0
+    page = (tmp_path / "raw_quantify_report.html").read_text(encoding="utf-8")
+    for method in METHODS.values():
+        assert f"T1, {method.title}" in page
+    about = json.loads((tmp_path / "raw_desc-seconds_T1map.json").read_text())
+    assert about["Parameters"]["Method"] == "mri2qmap"
+    assert about["Parameters"]["Settings"]["rank"] == 4
+    assert about["Fit"]["NIter"] > 1
+
+
 def nan_samples(folder):
     raw = scan()
     write_npz(raw, folder / "raw.npz")
