@@ -19,7 +19,7 @@ from recon.coil_loops import loop_coil_maps
 from recon.contrasts import Contrast
 from recon.mri2qmap import Mri2QmapSettings
 from recon.simulation import simulate_raw
-from recon.trajectory_builders import radial
+from recon.trajectory_builders import radial, stack_of_spirals
 
 GRID = Grid((32, 32, 1), np.array([[-4.0, 0, 0, 60], [0, 4.0, 0, -70], [0, 0, 6.0, 10], [0, 0, 0, 1]]))
 SEQUENCE = MrfSequence(
@@ -184,6 +184,23 @@ def test_a_sequence_that_is_given_stands_for_that_of_the_data():
 def test_what_does_not_fit_is_refused(given, error, part):
     with pytest.raises(error, match=part):
         quantify(scan(), **({"settings": QUICK} | given))
+
+
+def test_volumes_are_quantified_as_slices_are():
+    grid = Grid((16, 16, 6), np.diag([5.0, 5.0, 6.0, 1.0]))
+    places = torch.meshgrid(
+        *[(torch.arange(n) - n // 2) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)], indexing="ij"
+    )
+    ball = sum(place**2 for place in places).sqrt() < 26
+    t1_s, t2_s = torch.full(grid.shape, 1.1), torch.full(grid.shape, 0.08)
+    trajectory = stack_of_spirals(grid, SEQUENCE.n_frames, n_interleaves=4, partition_step=3)
+    coils = loop_coil_maps(grid, 4)
+    raw = simulate_raw(t1_s, t2_s, ball.to(torch.complex64), SEQUENCE, trajectory, coils, snr=30.0, n_noise=200)
+    done = quantify(raw, method=denoised_contrasts(Mri2QmapSettings(n_iter=2)), settings=QUICK)
+    core = sum(place**2 for place in places).sqrt() < 16
+    assert float((done.t1_s.data / 1.1 - 1)[core].abs().median()) < 0.05
+    assert bool(done.mask[ball].all())
+    assert 0 < float(done.t1_sd_s.data[core].median()) < 0.5
 
 
 def test_the_mask_keeps_dark_holes_and_drops_specks():
