@@ -15,8 +15,8 @@ from results import Cost, measured
 from torch import Tensor
 
 from inr.data import Data, OneScan
-from inr.fit import Resegment
 from inr.stacks import Stacks
+from inr.tissues import Resegment
 from mrcore.grid import Grid
 from mrcore.metrics import Target, score_target
 from mrcore.volume import TissueMap, Volume

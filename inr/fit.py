@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -13,16 +14,14 @@ from inr.base import Field, FieldDesign, Slabs, part_of, slabs_of
 from inr.baselines import cosine, ended
 from inr.data import Data
 from inr.field import FieldSettings
-from inr.loss import dice_cross_entropy, total_variation
+from inr.loss import total_variation
 from inr.prior import Prior, Pull
+from inr.tissues import Resegment, TissueTerm, tissue_term
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.noise import seeded
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap
-
-Resegment = Callable[[Tensor], Tensor]
-"""From the first image (X, Y, Z) on the lattice to tissue probabilities (T, X, Y, Z)."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class FitSettings:
     noise scales the data term; of 0.75, 1.5 and 2.5 it was the best compromise of PSNR and edge F1 against the truth
     for the ICBM-152 template and for a piece of Colin27 at WM SNR 50.
     `tissue_weight` multiplies Dice + cross-entropy, counted once a scan voxel. `refresh_at` is the part of the steps
-    after which the first image as it is then is segmented; from there the target of the tissues is the mean of both,
-    and after which the data's own unknowns (poses, scales) are found again; so they are at half of it.
+    after which the tissues' target learns from the image as it is then (see `inr.tissues`), and the data's own unknowns
+    (poses, scales) are found again; so they are at half of it.
     `batch` is the part of the foreground, scattered voxels, that a step evaluates; the other voxels keep their last
     values in the objective, so the forward model is exact. It pays for fields that cost much per point.
     """
@@ -58,7 +57,7 @@ class FitSettings:
 
     @property
     def refreshes(self) -> tuple[int, ...]:
-        """The steps before which the data's own unknowns are found again; before the last, tissues are too."""
+        """The steps before which tissues and the data's own unknowns are found again."""
         return tuple(sorted({round(part * self.refresh_at * self.n_steps) for part in (0.5, 1.0)}))
 
 
@@ -101,8 +100,8 @@ def fit(
 
     The images are `start` (C, X, Y, Z; Tikhonov solutions) plus the field's first outputs in the `foreground` (bool),
     0 outside. Tissue logits are those of the initial segmentation `tissues` (on the lattice) plus the other outputs;
-    its mask bounds the tissues of the result. `resegment` maps the first image to tissue probabilities (T, X, Y, Z);
-    it refreshes the target once; without it the initial segmentation stays the target. `prior` improves the start and
+    its mask bounds the tissues of the result. `resegment` maps the first image to tissue probabilities (T, X, Y, Z), by
+    which the target follows it; without it the initial segmentation stays the target. `prior` improves the start and
     pulls the images towards what it holds for likely, in place of total variation. Intensities are relative to WM = 1.
 
     Raises:
@@ -119,11 +118,11 @@ def fit(
     start = start * foreground
     pull = None if prior is None else prior.pull(data, start, foreground)
     start = start if pull is None else pull.start
-    problem = _Problem(lattice, start, foreground, brain, tissues.prob)
+    term = tissue_term(tissues, brain, start[0], resegment)
+    problem = _Problem(lattice, start, foreground, brain, term.anchor)
     net = settings.field.build(lattice, len(start) + len(tissues.names), seeded(seed, "inr.fit:field"))
     optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate, betas=(0.9, 0.99))
     history = []
-    target = problem.anchor
     batches = _batches(slabs, settings.batch, seeded(seed, "inr.fit:batches"))
     outputs = net.evaluate(slabs) if settings.batch < 1 else torch.empty(net.n_outputs, slabs.n_points)
     for step in tqdm(range(settings.n_steps), desc="fitting the field", disable=None):
@@ -136,12 +135,9 @@ def fit(
         outputs[:, at] = net.evaluate(now)
         if step in settings.refreshes:
             images = problem.images(outputs).clamp_min(0)
-            data = data.refreshed(images)
-            if resegment is not None and step == settings.refreshes[-1]:
-                # Smoother images give other partial volumes than sharper ones; neither is better, their mean is.
-                target = 0.5 * (problem.anchor + problem.in_order(resegment(images[0])))
+            data, term = data.refreshed(images), term.refreshed(images)
         outputs.requires_grad_(True)
-        loss = problem.objective(outputs, data, target, pull, settings)
+        loss = problem.objective(outputs, data, term, pull, settings)
         loss.backward()  # type: ignore[no-untyped-call]
         if outputs.grad is None or not bool(torch.isfinite(loss)):
             raise BadInputError("the fit diverged; check the scan for outliers and the noise estimate")
@@ -167,13 +163,12 @@ def _batches(slabs: Slabs, part: float, generator: torch.Generator) -> Iterator[
 class _Problem:
     """The objective over the field's outputs (C + T, n_points) on the foreground."""
 
-    def __init__(self, lattice: Grid, start: Tensor, foreground: Tensor, brain: Tensor, prob: Tensor) -> None:
+    def __init__(self, lattice: Grid, start: Tensor, foreground: Tensor, brain: Tensor, anchor: Tensor) -> None:
         self.lattice, self.start = lattice, start
         self.foreground, self.brain = foreground, brain
         self.index = foreground.reshape(-1).nonzero()[:, 0]
         self.in_brain = brain.reshape(-1)[self.index].nonzero()[:, 0]
-        self.anchor = self.in_order(prob)
-        self.first_logits = self.anchor.clamp_min(0.02).log()
+        self.first_logits = anchor.clamp_min(0.02).log()
         extent = [foreground.any(dim=axes).reshape(-1).nonzero()[:, 0] for axes in ((1, 2), (0, 2), (0, 1))]
         # One voxel more on each side: the step into the empty background counts.
         self.box = tuple(slice(max(int(e[0]) - 1, 0), int(e[-1]) + 2) for e in extent)
@@ -185,24 +180,19 @@ class _Problem:
     def logits(self, outputs: Tensor) -> Tensor:
         return self.first_logits + outputs[len(self.start) :].index_select(1, self.in_brain)
 
-    def in_order(self, prob: Tensor) -> Tensor:
-        """Return tissue maps (T, X, Y, Z) at the brain's points (T, n), summing to one."""
-        at = prob.reshape(prob.shape[0], -1)[:, self.index[self.in_brain]].clamp_min(1e-4)
-        return at / at.sum(0)
-
     def objective(
-        self, outputs: Tensor, data: Data, target: Tensor, pull: Pull | None, settings: FitSettings
+        self, outputs: Tensor, data: Data, term: TissueTerm, pull: Pull | None, settings: FitSettings
     ) -> Tensor:
         images = self.images(outputs)
         loss = data.misfit(images)
         if pull is None:
             part = images[(slice(None), *self.box)]
             variation = total_variation(part, self.lattice.spacing_mm, settings.tv_smoothing)
-            loss = loss + settings.tv_weight * variation
+            # Contrasts share their edges: equal ones together vary sqrt(C) times as much as one.
+            loss = loss + settings.tv_weight * math.sqrt(len(images)) * variation
         else:
             loss = loss + 0.5 * pull.weight * (images - pull.target).square().sum()
-        tissue = dice_cross_entropy(self.logits(outputs), target)
-        return loss + settings.tissue_weight * data.n_values * tissue
+        return loss + settings.tissue_weight * data.n_values * term.loss(self.logits(outputs))
 
 
 def _result(problem: _Problem, net: Field, slabs: Slabs, history: list[float], data: Data) -> Fit:

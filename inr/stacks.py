@@ -16,7 +16,7 @@ from inr.baselines import GRADIENT_SD, add_gradient_normal
 from mrcore.acquisition import Psf
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator, predict
-from mrcore.grid import Grid, Shape3, Triple, cropped, to_voxel, to_world
+from mrcore.grid import Grid, Shape3, cropped, to_voxel, to_world
 from mrcore.linop import LinearOp
 from mrcore.noise import chi_moments, rician_nll
 from mrcore.ops import CropOp
@@ -268,20 +268,6 @@ def aligned(
             found = coarse._refreshed(number, Volume(image, coarse.lattice))
             coarse = replace(coarse, stacks=(*coarse.stacks[:number], found, *coarse.stacks[number + 1 :]))
     return replace(data, stacks=coarse.stacks)
-
-
-def joint_total_variation(images: Tensor, spacing_mm: Triple, smoothing: float) -> Tensor:
-    """Return the vectorial total variation of (C, X, Y, Z): sum over voxels of sqrt(sum_c |grad_c|^2 + smoothing^2) dV.
-
-    Contrasts share their edges: a second one costs little where the first has one (Blomgren & Chan, IEEE TIP
-    1998;7:304, eq. 6). One channel gives `inr.loss.total_variation`; units as there.
-    """
-    square = torch.full_like(images[0], smoothing**2)
-    for axis, spacing in enumerate(spacing_mm):
-        n = images.shape[1 + axis]
-        step = (torch.diff(images, dim=1 + axis) / spacing).square().sum(0)
-        square = square + torch.cat([step, torch.zeros_like(images[0].narrow(axis, n - 1, 1))], axis)
-    return square.sqrt().sum() * math.prod(spacing_mm)
 
 
 def _operator(stack: Stack, lattice: Grid, support: Tensor | None) -> LinearOp:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inr.baselines import cubic, tikhonov
-from inr.fit import Resegment
+from inr.tissues import Resegment, support
 from mrcore.acquisition import Psf, from_json, gaussian_psf
 from mrcore.brainmask import is_skull_stripped, require_reliable, stripped_mask, template_brain_mask
 from mrcore.errors import BadInputError, GridMismatchError
@@ -82,6 +82,8 @@ def prepare(
         on_fine = on_lattice(seen, lattice)
         foreground = foreground_of(interpolated, on_fine.mask, noise.sd / scale, lattice)
         start = tikhonov(operator, relative.data, noise.sd / scale, interpolated, lattice.spacing_mm).x.clamp_min(0)
+        if not given and mask is None and is_skull_stripped(scan):
+            on_fine = within(on_fine, support(start, on_fine))
 
         def resegment(image: Tensor) -> Tensor:
             return segmenter(Volume(image, lattice), on_fine.mask).tissues.prob
@@ -130,6 +132,11 @@ def on_lattice(tissues: TissueMap, lattice: Grid) -> TissueMap:
     prob = torch.stack([resample(Volume(p, tissues.grid), lattice, order=1).data for p in tissues.prob])
     total = prob.sum(0)
     return TissueMap(torch.where(total > 0.5, prob / total.clamp_min(1e-6), 0.0), tissues.names, lattice)
+
+
+def within(tissues: TissueMap, mask: Tensor) -> TissueMap:
+    """Return tissue maps with nothing outside `mask` (X, Y, Z, bool)."""
+    return TissueMap(tissues.prob * mask, tissues.names, tissues.grid)
 
 
 def find_brain(volume: Volume) -> tuple[Tensor, str]:

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from inr.alignment import Pose, pose_of, posed
-from inr.fit import Resegment
 from inr.stacks import Stack, Stacks, aligned, mean_of, tikhonov_of
+from inr.tissues import Resegment, support
+from mrcore.brainmask import is_skull_stripped
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid, Triple
 from mrcore.noise_estimate import NoiseEstimate
@@ -18,7 +19,7 @@ from mrcore.register import Matrix, RegisterSettings, register
 from mrcore.segment import Segmenter
 from mrcore.volume import TissueMap, Volume
 from mrkit.lattice import foreground_of, lattice_for
-from mrkit.prepare import find_tissues, on_lattice, psf_of, relative_to_wm, require_finer, usable, weighting
+from mrkit.prepare import find_tissues, on_lattice, psf_of, relative_to_wm, require_finer, usable, weighting, within
 from mrkit.progress import stages
 from mrkit.segmenters import segmenter_named
 
@@ -109,6 +110,8 @@ def prepare_stacks(
         foreground = foreground_of(mean.amax(0), on_fine.mask, noise_sd, lattice)
         data = replace(data, support=foreground)
         start = tikhonov_of(data, mean * foreground).x.clamp_min(0)
+        if tissues is None and mask is None and is_skull_stripped(scans[best]):
+            on_fine = within(on_fine, support(start[0], on_fine))
 
         def resegment(image: Tensor) -> Tensor:
             return segmenter(Volume(image, lattice), on_fine.mask).tissues.prob

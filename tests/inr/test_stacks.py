@@ -9,7 +9,7 @@ from operators import blob, grid
 
 from inr.alignment import AlignmentSettings, Pose, apart, posed
 from inr.loss import data_term, total_variation
-from inr.stacks import Stack, Stacks, aligned, inside, joint_total_variation, mean_of, slice_weights, tikhonov_of
+from inr.stacks import Stack, Stacks, aligned, inside, mean_of, slice_weights, tikhonov_of
 from mrcore.acquisition import gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator, predict
@@ -167,10 +167,10 @@ def test_joint_variation_counts_a_shared_edge_once():
     a = blob(where, (-3.0, 0.0, 0.0), 4.0)
     b = blob(where, (6.0, 0.0, -4.0), 4.0)
     spacing = where.spacing_mm
-    torch.testing.assert_close(joint_total_variation(a[None], spacing, 0.01), total_variation(a, spacing, 0.01))
-    shared = float(joint_total_variation(torch.stack([a, a]), spacing, 1e-6))
+    torch.testing.assert_close(total_variation(a[None], spacing, 0.01), total_variation(a, spacing, 0.01))
+    shared = float(total_variation(torch.stack([a, a]), spacing, 1e-6))
     assert shared == pytest.approx(np.sqrt(2) * float(total_variation(a, spacing, 1e-6)), rel=1e-4)
-    elsewhere = float(joint_total_variation(torch.stack([a, b]), spacing, 1e-6))
+    elsewhere = float(total_variation(torch.stack([a, b]), spacing, 1e-6))
     assert elsewhere > 1.1 * shared
 
 

@@ -8,6 +8,7 @@ from torch.nn.functional import one_hot
 from inr.loss import dice_cross_entropy
 from inr.tissues import support, tissue_term
 from mrcore.acquisition import gaussian_psf
+from mrcore.brainmask import stripped_mask
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator, predict
 from mrcore.phantom import digital_head, head_grid
@@ -74,7 +75,7 @@ def test_border_of_a_stripped_brain_is_found_through_thick_slices():
     scan_grid = covering_grid(head.grid, 10.0)
     fine = imaging_operator(head.grid, scan_grid, gaussian_psf(scan_grid.spacing_mm))
     scan = Volume(predict(fine, clean.data), scan_grid, {"SkullStripped": True})
-    ready = prepare(scan, voxel_mm=5.0)
+    ready = prepare(scan, voxel_mm=5.0, mask=stripped_mask(scan))  # a given mask is taken as it is
     onto = head.mask.float()
     truth = predict(imaging_operator(head.grid, ready.lattice, gaussian_psf((5.0, 5.0, 5.0))), onto) > 0.5
     found = support(ready.start, ready.tissues)

@@ -149,8 +149,8 @@ def test_segmenter_that_is_given_is_used(simulated, seen):
 
     done = superresolve(simulated.scan, voxel_mm=5.0, mask=seen.mask, segmenter=mine, settings=FEW)
     assert "tissues: mine, by a rule" in done.notes
-    # The scan, then the Tikhonov image, then the image in the middle of the fit.
-    assert [c.matches(simulated.scan.grid) for c in calls] == [True, False, False]
+    # The scan, then the Tikhonov image, then the image twice in the fit.
+    assert [c.matches(simulated.scan.grid) for c in calls] == [True, False, False, False]
 
 
 def test_seed_changes_the_result_and_repeats_it(simulated, seen):
