@@ -16,17 +16,16 @@ from inr.data import OneScan
 from inr.fit import FitSettings, fit
 from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
 from inr.methods import METHODS as FIELDS
-from inr.prior import PlugAndPlay, Prior
+from inr.prior import Prior
 from inr.stacks import Stacks, tikhonov_of
 from inr.tv_hessian import TvHessianSettings, for_noise, tv_hessian
 from mrcore.forward import imaging_operator
-from mrcore.nets_files import shipped_denoiser
 from mrcore.resample import resample
-from mrcore.segment import HmrfSettings
 from mrcore.volume import TissueMap, Volume
-from mrkit.atlas import atlas_segmenter
+from mrkit.atlas import atlas_prior, atlas_segmenter
 from mrkit.lattice import lattice_for
 from mrkit.prepare import PreparedScan, on_lattice, psf_of
+from mrkit.priors import denoiser_prior
 from mrkit.template import load_template
 from mrkit.warm_start import warm_started
 
@@ -101,7 +100,7 @@ def by_intensity_alone(scene: Scene, seed: int) -> Result:
 
 def by_denoiser(scene: Scene, seed: int) -> Result:
     """Fit the default field with the shipped denoiser as plug-and-play prior."""
-    return _fitted(scene, seed, _default(scene), PlugAndPlay(shipped_denoiser(3)))
+    return _fitted(scene, seed, FitSettings(), denoiser_prior())
 
 
 def by_template_start(scene: Scene, seed: int) -> Result:
@@ -113,7 +112,8 @@ def by_template_start(scene: Scene, seed: int) -> Result:
 
 def by_atlas(scene: Scene, seed: int) -> Result:
     """Fit the default field with tissues that know the template's, laid over the subject."""
-    segmenter, mask = atlas_segmenter(HmrfSettings()), scene.tissues.mask
+    mask = scene.tissues.mask
+    segmenter = atlas_segmenter(atlas_prior(Volume(scene.start[0], scene.lattice), mask))
 
     def resegment(image: Tensor) -> Tensor:
         return segmenter(Volume(image, scene.lattice), mask).tissues.prob
@@ -173,7 +173,8 @@ def _fitted(scene: Scene, seed: int, settings: FitSettings, prior: Prior | None 
         prior,
     )
     tissues = scene.rendered_tissues(found.prob)
-    said = "; ".join(filter(None, (f"weight of total variation {settings.tv_weight:.3g}", note)))
+    weight = f"weight of total variation {settings.tv_weight:.3g}" if prior is None else ""
+    said = "; ".join(filter(None, (weight, note)))
     return Result(scene.rendered(found.image), found.solution.converged, tissues, said)
 
 
