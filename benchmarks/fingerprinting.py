@@ -29,8 +29,12 @@ from tqdm import tqdm
 from recon.dictionary import fisp_model
 from recon.sequence import delics_sequence
 
-VERSION_OF = (*sources_of("fingerprinting_scene"), "benchmarks/results.py")
-"""What the scans depend on; methods add what they depend on."""
+SHARED = ("recon.coils", "recon.density", "recon.encoding", "recon.maps", "recon.denoiser", "mrcore.nets_files")
+VERSION_OF = (
+    *sources_of("fingerprinting_scene", *SHARED),
+    *("benchmarks/results.py", "mrcore/weights/denoiser_2d.safetensors"),
+)
+"""What the scans, their preparation and the net depend on; methods add what they depend on."""
 ERRORS, MEANS, COSTS = "Errors of each scan", "Mean errors by method", "Costs"
 TISSUES, QUANTITIES = ("WM", "GM", "CSF"), ("T1", "T2", "PD")
 AIMS = {"T1": 5.0, "T2": 10.0}
@@ -101,7 +105,7 @@ def _rows_of(case: Case, options: argparse.Namespace, store: Store, progress: tq
             "snr": options.snr,
             "step": options.step,
             "method": name,
-            "version": version_of(METHODS[name]),
+            "versions": [version_of(part) for part in (METHODS[name], model_of, prepared, errors_in)],
         }
         found = store.load(key)
         if found is None:
