@@ -250,4 +250,5 @@ def _low_rank_blocks(x: Tensor, sides: list[int], threshold: float) -> Tensor:
     kept = (values - threshold).clamp_min(0) / values.clamp_min(1e-300)
     blocks = blocks @ ((vectors * kept[:, None]) @ vectors.mH).to(x.dtype)
     out = blocks.reshape(*counts, *sides, len(x)).permute(6, 0, 3, 1, 4, 2, 5).reshape(x.shape)
-    return out[(slice(None), *(slice(n) for n in shape))]
+    cropped: Tensor = out[(slice(None), *(slice(n) for n in shape))]
+    return cropped

@@ -13,6 +13,7 @@ by the alternating directions method of multipliers, whose steps are
     duals   u <- u + x - z;   t <- t + s - h
 
 The problem is not convex and the denoiser is no proximal map: convergence is not guaranteed, sigma falls instead.
+Atoms lie on a grid, so without noise the duals keep what lies between atoms: errors stay below half a step of it.
 """
 
 from __future__ import annotations

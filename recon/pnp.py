@@ -83,6 +83,8 @@ def _denoised(coefficients: Tensor, denoise: Denoise, sigma: float) -> Tensor:
 
 
 def _channel(image: Tensor, denoise: Denoise, sigma: float) -> Tensor:
-    image = image.contiguous()
-    highest = coefficient_scale(image[None])
-    return denoise(image, min(sigma, STRONGEST_NOISE * highest)) if highest > 0 else image
+    """Return an image that may be negative denoised as one that starts at 0, which is what nets know."""
+    lowest = image.amin()
+    lifted = (image - lowest).contiguous()
+    highest = coefficient_scale(lifted[None])
+    return denoise(lifted, min(sigma, STRONGEST_NOISE * highest)) + lowest if highest > 0 else image
