@@ -31,8 +31,8 @@ class PnpSettings:
     """
 
     n_iter: int = 12
-    sigma_first: float = 2.0
-    sigma_last: float = 1.0
+    sigma_first: float = 1.0
+    sigma_last: float = 0.5
     coupling: float = 2.0
     n_cg: int = 5
     n_start: int = 10

@@ -49,7 +49,7 @@ def test_sigma_falls_by_one_ratio():
     assert geometric(8.0, 1.0, 1) == [8.0]
 
 
-@pytest.mark.parametrize("wrong", [{"sigma_first": 0.5}, {"sigma_last": 0.0}, {"coupling": 0.0}, {"n_iter": 0}])
+@pytest.mark.parametrize("wrong", [{"sigma_first": 0.1}, {"sigma_last": 0.0}, {"coupling": 0.0}, {"n_iter": 0}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(BadInputError, match=r"noise to remove|coupling"):
         PnpSettings(**wrong)
