@@ -1,4 +1,4 @@
-"""Super-resolution of ultra-low-field scans: all methods on the same simulated scans, and all else that issue 4 asks.
+"""Super-resolution of ultra-low-field scans: all methods on the same simulated scans, what they cost, and real scans.
 
 Every T1w brain is scanned by the preset hyperfine-t1w (1.6 x 1.6 x 5 mm), once or in three orthogonal stacks. Every
 method starts from the same prepared scan, knows the noise from that scan only, and has settings that were chosen
