@@ -81,7 +81,8 @@ def trust(ready: PreparedScan, image: Tensor, fit_once: FitOnce, n_members: int,
         n_seeds=N_SEEDS,
     )
     sd = _total_sd(ready, image, found, of_scan, seed)
-    unseen = null_component(ready.operator, image, ready.noise_sd, max_iter=MAX_ITER) * ready.foreground
+    # A whole image, not its detail, is taken apart: its own level is its prior sd.
+    unseen = null_component(ready.operator, image, ready.noise_sd, 1.0, MAX_ITER) * ready.foreground
     return Trust(
         _on_output(ready, sd * ready.foreground),
         _on_output(ready, unseen),
