@@ -167,7 +167,7 @@ def _kind(row: Row) -> str:
 
 
 def targets_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the targets of issue 5 for the people's scans, of each trajectory; what was not measured is not met."""
+    """Return the targets for the people's scans, of each trajectory; what was not measured is not met."""
     means = {(m["trajectory"], m["R"], m["method"]): m for m in means_of(rows) if m["object"] != SLAB}
     out: list[Row] = []
     for trajectory, quantity in itertools.product(("spiral", "radial"), AIMS):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -224,7 +224,7 @@ def _grey(values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
     return np.asarray(dark + level * (255 - dark), np.float32)
 
 
-def _coloured(values: NDArray[np.float32], colours: tuple[Rgb, ...]) -> NDArray[np.float32]:
+def _coloured(values: NDArray[np.floating[Any]], colours: tuple[Rgb, ...]) -> NDArray[np.float32]:
     """Return RGB in [0, 255] of values in [0, 1]; beyond them the end colours, the page's dark where there is none."""
     at = np.linspace(0, 1, len(colours))
     stops = np.array(colours, np.float64)

@@ -24,7 +24,7 @@ from mrcore.volume import TissueMap, Volume
 from mrkit.comparison import Comparison, compare
 from mrkit.contrast_mapping import own_contrast
 from mrkit.lattice import inner, lattice_for
-from mrkit.prepare import PreparedScan, prepare, psf_of, usable
+from mrkit.prepare import PreparedScan, find_tissues, prepare, psf_of, usable
 from mrkit.trust import KeepMember, Trust, kept_members, on_scan, trust
 from mrkit.warm_start import warm_started
 
@@ -81,7 +81,8 @@ def superresolve(
         tissues: initial tissue maps on the scan's grid; found by `segmenter` otherwise.
         segmenter: what finds the initial tissues; mrkit's HMRF-EM by default.
         seed: of the field's first state.
-        settings: of the fit; without them the weight of total variation is chosen by held-out voxels of the scan.
+        settings: of the fit; without them the weight of total variation, where no prior takes its place, is chosen by
+            held-out voxels of the scan.
         prior: what pulls the image towards likely ones.
         init: image to start from, of this person or a template; it is laid over the scan first.
         n_members: fits of the ensemble that says how far the result can be trusted; even, 0 for none.
@@ -94,14 +95,20 @@ def superresolve(
         GridMismatchError: mask or tissues on another grid.
     """
     scan = usable(scan)
+    found_first: list[str] = []
+    if preview:
+        # Given tissues are not found anew on the fine lattice, which takes longer than all else.
+        tissues, mask = find_tissues(scan, tissues, mask, segmenter, found_first), None
     ready = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter)
-    notes = list(ready.notes)
+    notes = [*found_first, *(note for note in ready.notes if not found_first or note != "tissues: given maps")]
     if init is not None:
         ready = warm_started(ready, usable(init), notes)
     if preview:
         notes.append("preview: a Tikhonov image, without a fit")
         ended = Solution(ready.start, True, 0, (), "preview: no fit")
         return _result(scan, ready, ready.start, ready.tissues.prob, ended, notes)
+    if settings is None and prior is not None:
+        settings = FitSettings()  # a prior takes the place of total variation
     if settings is None:
         choice = chosen_weight(ready)
         notes.append(choice.message)
