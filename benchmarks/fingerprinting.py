@@ -122,7 +122,7 @@ def _scan(case: Case, options: argparse.Namespace) -> tuple[Truth, Ready, Tensor
     truth = slab(options.data) if case.subject == SLAB else in_vivo(*_numbers(case.subject), options.data, options.step)
     raw, pd = scanned(truth, case, delics_sequence(), options.snr)
     ready = prepared(raw, _model())
-    _ = ready.plain, ready.compensated, ready.mask  # shared by the methods: no part of their cost
+    _ = ready.balanced, ready.compensated, ready.mask  # shared by the methods: no part of their cost
     return truth, ready, pd
 
 

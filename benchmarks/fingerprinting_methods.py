@@ -48,9 +48,9 @@ class Ready:
     density: Tensor
 
     @cached_property
-    def plain(self) -> Encoding:
-        """Least squares with equal weights: the most likely image."""
-        return self._encoding(None)
+    def balanced(self) -> Encoding:
+        """Least squares with the root of the density compensation: between the least noise and the fastest."""
+        return self._encoding(self.density.sqrt())
 
     @cached_property
     def compensated(self) -> Encoding:
@@ -102,28 +102,28 @@ def _svd_mrf(ready: Ready) -> Maps:
 
 
 def _subspace_cg(ready: Ready) -> Maps:
-    return ready.maps(subspace_cg(ready.plain, ready.raw.samples).x)
+    return ready.maps(subspace_cg(ready.balanced, ready.raw.samples).x)
 
 
 def _lrtv(ready: Ready) -> Maps:
-    return ready.maps(lrtv(ready.plain, ready.raw.samples, LrtvSettings()).x)
+    return ready.maps(lrtv(ready.balanced, ready.raw.samples, LrtvSettings()).x)
 
 
 def _llr(ready: Ready) -> Maps:
-    return ready.maps(locally_low_rank(ready.plain, ready.raw.samples, LlrSettings()).x)
+    return ready.maps(locally_low_rank(ready.balanced, ready.raw.samples, LlrSettings()).x)
 
 
 def _pnp(ready: Ready) -> Maps:
-    return ready.maps(pnp_admm(ready.plain, ready.raw.samples, ready.denoise).x)
+    return ready.maps(pnp_admm(ready.balanced, ready.raw.samples, ready.denoise).x)
 
 
 def _mri2qmap(ready: Ready) -> Maps:
-    found = mri2qmap(ready.plain, ready.raw.samples, ready.model.dictionary, ready.denoise, mask=ready.mask)
+    found = mri2qmap(ready.balanced, ready.raw.samples, ready.model.dictionary, ready.denoise, mask=ready.mask)
     return found.maps
 
 
 def _mri2qmap_tv(ready: Ready) -> Maps:
-    found = mri2qmap(ready.plain, ready.raw.samples, ready.model.dictionary, tv_denoiser(), mask=ready.mask)
+    found = mri2qmap(ready.balanced, ready.raw.samples, ready.model.dictionary, tv_denoiser(), mask=ready.mask)
     return found.maps
 
 
