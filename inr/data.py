@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
 
-from inr.loss import data_term
+from inr.bias import BiasField, biased, estimate_bias
+from inr.loss import rician_misfit
 from mrcore.errors import BadInputError
+from mrcore.forward import predict
+from mrcore.grid import Triple
 from mrcore.linop import LinearOp
+
+Misfit = Callable[[Tensor, Tensor, float], Tensor]
+"""From a predicted noise-free scan, the scan and its noise per real channel to a negative log likelihood."""
 
 
 class Data(Protocol):
@@ -38,11 +45,15 @@ class Data(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class OneScan:
-    """One magnitude scan, its operator and its noise per real channel; intensities are relative to WM = 1."""
+    """One magnitude scan, its operator and its noise per real channel; intensities are relative to WM = 1.
+
+    `likelihood` is that of its noise: Rician, or `inr.loss.absolute_misfit`, which outliers move less.
+    """
 
     scan: Tensor
     operator: LinearOp
     noise_sd: float
+    likelihood: Misfit = rician_misfit
 
     def __post_init__(self) -> None:
         if not self.noise_sd > 0:
@@ -62,18 +73,62 @@ class OneScan:
         """One."""
         return 1
 
+    @property
+    def model(self) -> LinearOp:
+        """The operator from the image to the noise-free scan."""
+        return self.operator
+
     def misfit(self, images: Tensor) -> Tensor:
-        """Return the Rician negative log likelihood of the scan given the image in `images` (1, X, Y, Z)."""
-        return data_term(self.operator, images[0], self.scan, self.noise_sd)
+        """Return the negative log likelihood of the scan given the image in `images` (1, X, Y, Z)."""
+        return self.likelihood(predict(self.model, images[0]), self.scan, self.noise_sd)
 
     def normal(self, images: Tensor) -> Tensor:
         """Return A^H A x / sd^2 of `images` (1, X, Y, Z)."""
-        return self.operator.H(self.operator(images)) / self.noise_sd**2
+        model = self.model
+        return model.H(model(images)) / self.noise_sd**2
 
     def right_hand_side(self) -> Tensor:
         """Return A^H y / sd^2 (1, X, Y, Z)."""
-        return self.operator.H(self.scan)[None] / self.noise_sd**2
+        return self.model.H(self.scan)[None] / self.noise_sd**2
 
     def refreshed(self, images: Tensor) -> OneScan:
         """Return the same: nothing of it is unknown."""
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class BiasedScan(OneScan):
+    """A scan with a smooth receive field that is found with the image: the image is free of it.
+
+    Attributes:
+        bias: the field on the lattice as known so far; None before the first estimate, which `with_bias` makes.
+        prob: tissues (T, X, Y, Z) whose means it is estimated against.
+        spacing_mm: of the lattice.
+    """
+
+    bias: BiasField | None = None
+    prob: Tensor | None = None
+    spacing_mm: Triple = (1.0, 1.0, 1.0)
+
+    @property
+    def model(self) -> LinearOp:
+        """The operator of the image times the field."""
+        return self.operator if self.bias is None else biased(self.operator, self.bias)
+
+    def refreshed(self, images: Tensor) -> BiasedScan:
+        """Return the scan with the field estimated again from the image times the field so far."""
+        if self.prob is None:
+            return self
+        seen = images[0] if self.bias is None else images[0] * self.bias.field()
+        return replace(self, bias=estimate_bias(seen, self.prob, self.spacing_mm))
+
+
+def with_bias(data: OneScan, start: Tensor, prob: Tensor, spacing_mm: Triple) -> tuple[BiasedScan, Tensor]:
+    """Return the scan with a bias field estimated from `start` (1, X, Y, Z), and the start without it.
+
+    Raises:
+        BadInputError: too little tissue to estimate it from.
+    """
+    plain = BiasedScan(data.scan, data.operator, data.noise_sd, data.likelihood, None, prob, spacing_mm)
+    found = plain.refreshed(start)
+    return found, start if found.bias is None else start / found.bias.field()

@@ -18,7 +18,17 @@ def data_term(operator: LinearOp, image: Tensor, scan: Tensor, noise_sd: float) 
 
     The prediction is `mrcore.forward.predict`, the same call that makes simulated scans.
     """
-    return rician_nll(predict(operator, image), scan, noise_sd).sum()
+    return rician_misfit(predict(operator, image), scan, noise_sd)
+
+
+def rician_misfit(predicted: Tensor, scan: Tensor, noise_sd: float) -> Tensor:
+    """Return the summed Rician negative log likelihood of `scan` given the noise-free `predicted` one."""
+    return rician_nll(predicted, scan, noise_sd).sum()
+
+
+def absolute_misfit(predicted: Tensor, scan: Tensor, noise_sd: float) -> Tensor:
+    """Return the summed absolute error over sd / sqrt 2: the likelihood of Laplace noise of the same sd."""
+    return (predicted - scan).abs().sum() * (math.sqrt(2) / noise_sd)
 
 
 def total_variation(image: Tensor, spacing_mm: Triple, smoothing: float) -> Tensor:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mrkit.arguments import Commands
 
 PRIORS = ("none", "denoiser")
+LIKELIHOODS = ("rician", "absolute")
 
 _DESCRIPTION = """\
 Bring an ultra-low-field scan to a finer grid: an implicit neural representation of this subject alone is fitted so
@@ -100,6 +101,15 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "likely (default: %(default)s)",
     )
     group.add_argument(
+        "--likelihood",
+        choices=LIKELIHOODS,
+        default=LIKELIHOODS[0],
+        help="absolute: sum absolute errors, which spikes and ghosts move less (default: %(default)s)",
+    )
+    group.add_argument(
+        "--bias-field", action="store_true", help="find a smooth receive field with the image, and take it out of it"
+    )
+    group.add_argument(
         "--init",
         type=Path,
         metavar="FILE",
@@ -158,6 +168,8 @@ def _one(arguments: argparse.Namespace) -> list[Path]:
         arguments.voxel,
         tv_weight=arguments.regularisation,
         with_denoiser=arguments.prior == "denoiser",
+        with_absolute_errors=arguments.likelihood == "absolute",
+        free_of_bias=arguments.bias_field,
         init=arguments.init,
         n_members=arguments.uncertainty,
         with_comparison=arguments.compare,
@@ -174,6 +186,8 @@ def _several(arguments: argparse.Namespace) -> list[Path]:
 
     given = {
         "--init": arguments.init,
+        "--likelihood": arguments.likelihood != LIKELIHOODS[0],
+        "--bias-field": arguments.bias_field,
         "--uncertainty": arguments.uncertainty,
         "--compare": arguments.compare,
         "--preview": arguments.preview,

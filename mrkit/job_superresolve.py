@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from inr.fit import FitSettings
+from inr.loss import absolute_misfit, rician_misfit
 from inr.prior import Prior
 from inr.render import render
 from inr.store import load_field, save_field
@@ -39,6 +40,8 @@ class SuperresolveJob:
         voxel_mm: of the result.
         tv_weight: of total variation; None to choose it by held-out voxels.
         with_denoiser: whether the shipped denoiser pulls the image.
+        with_absolute_errors: whether the likelihood is that of absolute errors.
+        free_of_bias: whether a receive field is taken out.
         init: image or field to start from.
         n_members: fits of the ensemble; 0 for no maps of trust.
         with_comparison: whether every method is run.
@@ -53,6 +56,8 @@ class SuperresolveJob:
     voxel_mm: float = 1.0
     tv_weight: float | None = None
     with_denoiser: bool = False
+    with_absolute_errors: bool = False
+    free_of_bias: bool = False
     init: Path | None = None
     n_members: int = 0
     with_comparison: bool = False
@@ -123,6 +128,8 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         seed=common.seed,
         settings=job.settings,
         prior=denoiser if job.with_denoiser else None,
+        likelihood=absolute_misfit if job.with_absolute_errors else rician_misfit,
+        free_of_bias=job.free_of_bias,
         init=init,
         n_members=job.n_members,
         compared={"denoiser prior": denoiser} if denoiser is not None and job.with_comparison else None,
@@ -208,6 +215,8 @@ def _parameters(job: SuperresolveJob, subject: Subject) -> dict[str, object]:
         "Mask": job.common.mask_used,
         "Regularisation": "chosen by held-out voxels" if job.tv_weight is None else job.tv_weight,
         "Prior": "shipped denoiser" if job.with_denoiser else "none",
+        "Likelihood": "absolute errors" if job.with_absolute_errors else "Rician",
+        "FreeOfBias": job.free_of_bias,
         "Init": job.init.name if job.init else "none",
     }
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from inr.baselines import cubic, tikhonov
 from inr.choice import Choice, choose_tv_weight
-from inr.data import OneScan
+from inr.data import BiasedScan, Misfit, OneScan, with_bias
 from inr.fit import Fit, FitSettings, fit
 from inr.heldout import Split
+from inr.loss import rician_misfit
 from inr.prior import Prior
 from inr.render import FittedField, fitted_field
 from inr.uncertainty import FitOnce
@@ -65,6 +66,8 @@ def superresolve(
     seed: int = 0,
     settings: FitSettings | None = None,
     prior: Prior | None = None,
+    likelihood: Misfit = rician_misfit,
+    free_of_bias: bool = False,
     init: Volume | None = None,
     n_members: int = 0,
     compared: Mapping[str, Prior] | None = None,
@@ -84,6 +87,8 @@ def superresolve(
         settings: of the fit; without them the weight of total variation, where no prior takes its place, is chosen by
             held-out voxels of the scan.
         prior: what pulls the image towards likely ones.
+        likelihood: of the scan; `inr.loss.absolute_misfit` withstands spikes and ghosts better than the Rician one.
+        free_of_bias: whether a smooth receive field is found with the image and taken out of it.
         init: image to start from, of this person or a template; it is laid over the scan first.
         n_members: fits of the ensemble that says how far the result can be trusted; even, 0 for none.
         compared: priors by name; all methods, and the default with each of these, are run and judged. None: no such.
@@ -113,7 +118,14 @@ def superresolve(
         choice = chosen_weight(ready)
         notes.append(choice.message)
         settings = replace(FitSettings(), tv_weight=choice.weight)
-    fitted = fit_prepared(ready, seed, settings, prior)
+    fitted = fit_prepared(ready, seed, settings, prior, likelihood, free_of_bias=free_of_bias)
+    if isinstance(fitted.data, BiasedScan) and fitted.data.bias is not None:
+        shading = fitted.data.bias.field()[ready.tissues.mask]
+        notes.append(
+            f"a smooth receive field of {float(shading.min()):.2f} to {float(shading.max()):.2f} was taken out"
+        )
+        # What follows, residuals and trust, knows the field.
+        ready = replace(ready, operator=fitted.data.model, start=ready.start / fitted.data.bias.field())
     if not fitted.solution.converged:
         notes.append(f"the fit had not settled: {fitted.solution.message}")
     notes += _scarce(fitted.prob, ready.tissues.names)
@@ -132,12 +144,23 @@ def superresolve(
     return replace(result, settings=settings, field=field, trust=found)
 
 
-def fit_prepared(ready: PreparedScan, seed: int, settings: FitSettings, prior: Prior | None = None) -> Fit:
+def fit_prepared(
+    ready: PreparedScan,
+    seed: int,
+    settings: FitSettings,
+    prior: Prior | None = None,
+    likelihood: Misfit = rician_misfit,
+    *,
+    free_of_bias: bool = False,
+) -> Fit:
     """Fit one prepared scan."""
+    data, start = OneScan(ready.scan.data, ready.operator, ready.noise_sd, likelihood), ready.start[None]
+    if free_of_bias:
+        data, start = with_bias(data, start, ready.tissues.prob, ready.lattice.spacing_mm)
     return fit(
-        OneScan(ready.scan.data, ready.operator, ready.noise_sd),
+        data,
         ready.lattice,
-        ready.start[None],
+        start,
         ready.foreground,
         ready.tissues,
         seed,

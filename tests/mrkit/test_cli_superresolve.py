@@ -167,3 +167,13 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path, capfd, options, said):
 def test_options_that_cannot_be(tmp_path, options):
     with pytest.raises(SystemExit, match="2"):
         superresolve(tmp_path, "out", *options)
+
+
+def test_likelihood_and_receive_field_are_used_and_written(done, tmp_path):
+    assert superresolve(tmp_path, "out", "--likelihood", "absolute", "--bias-field", "--no-report") == 0
+    sidecar = json.loads((tmp_path / "out" / "sub-01_T1w_sr.json").read_text())
+    assert sidecar["Parameters"]["Likelihood"] == "absolute errors"
+    assert sidecar["Parameters"]["FreeOfBias"] is True
+    assert any("receive field" in note for note in sidecar["Notes"])
+    plain, other = (load_volume(f / "out" / "sub-01_T1w_sr.nii.gz").data for f in (done, tmp_path))
+    assert not np.allclose(plain.numpy(), other.numpy())
