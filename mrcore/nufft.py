@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 _TOLERANCE = {torch.complex64: 1e-4, torch.complex128: 1e-12}
 _SMALLEST_OF_LOW_UPSAMPLING = 1e-6  # below, finufft needs its twofold grid in single precision
-_FEW_SAMPLES = 20_000  # below, threads cost more than they save, and sums in one order are reproducible
+_FEW_SAMPLES = 20_000  # below, threads cost more than they save
 
 
 @final
@@ -93,7 +93,8 @@ class NufftOp(LinearOp):
         settings = {"n_trans": n_transforms, "eps": tolerance, "isign": -1 if kind == 2 else 1, "upsampfac": upsampling}
         name = str(self.dtype).removeprefix("torch.")
         if self.device.type == "cpu":
-            n_threads = torch.get_num_threads() if self.shape_out[0] > _FEW_SAMPLES else 1
+            # The adjoint adds samples onto the grid; only one thread does so in one order, with the same bits each time.
+            n_threads = torch.get_num_threads() if kind == 2 and self.shape_out[0] > _FEW_SAMPLES else 1
             plan = import_module("finufft").Plan(kind, self._modes, dtype=name, nthreads=n_threads, **settings)
             plan.setpts(*(p.numpy() for p in self._points()))
         else:

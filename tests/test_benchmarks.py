@@ -47,7 +47,7 @@ def test_a_benchmark_has_its_own_help():
 
 
 def test_unknown_name_is_refused():
-    assert "there are simulation, superresolution, segmentation, fingerprinting" in run("speed", code=2)
+    assert "there are simulation, superresolution, fingerprinting, segmentation" in run("speed", code=2)
 
 
 def test_missing_brains_are_reported(tmp_path):
