@@ -93,7 +93,7 @@ class NufftOp(LinearOp):
         settings = {"n_trans": n_transforms, "eps": tolerance, "isign": -1 if kind == 2 else 1, "upsampfac": upsampling}
         name = str(self.dtype).removeprefix("torch.")
         if self.device.type == "cpu":
-            # The adjoint adds samples onto the grid; only one thread does so in one order, with the same bits each time.
+            # The adjoint adds samples onto the grid: one thread does so in one order, with the same bits each time.
             n_threads = torch.get_num_threads() if kind == 2 and self.shape_out[0] > _FEW_SAMPLES else 1
             plan = import_module("finufft").Plan(kind, self._modes, dtype=name, nthreads=n_threads, **settings)
             plan.setpts(*(p.numpy() for p in self._points()))
