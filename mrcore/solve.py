@@ -12,6 +12,14 @@ from torch import Tensor
 from mrcore.linop import LinearOp, real_dtype
 
 
+Watch = Callable[[], None]
+"""Is called after each step of an iteration, for those who wait."""
+
+
+def unwatched() -> None:
+    """Do nothing: nobody waits."""
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """Result of an iteration: `x`, whether it `converged`, `n_iter`, one `history` value a step, and `message`."""
@@ -29,6 +37,7 @@ def conjugate_gradient(
     start: Tensor | None = None,
     max_iter: int = 30,
     tolerance: float = 1e-4,
+    watch: Watch = unwatched,
 ) -> Solution:
     """Solve normal(x) = rhs for a Hermitian positive operator; `history` is the relative residual per step.
 
@@ -56,6 +65,7 @@ def conjugate_gradient(
         residual = residual - alpha * mapped
         previous, squared = squared, _inner(residual, residual)
         history.append(math.sqrt(squared) / rhs_norm)
+        watch()
         if history[-1] < tolerance:
             return Solution(x, True, step, tuple(history), f"relative residual below {tolerance:g}")
         direction = residual + (squared / previous) * direction

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from mrcore.errors import BadInputError
 from mrcore.noise import seeded
-from mrcore.solve import Solution, conjugate_gradient
+from mrcore.solve import Solution, Watch, conjugate_gradient, power_iteration, unwatched
 from recon.encoding import Encoding
 
 Prox = Callable[[Tensor, float], Tensor]
 """From coefficients and the length of the step to the minimiser of |z - x|^2 / (2 step) + penalty(z)."""
 
 _MARGIN = 1.05  # the power iteration comes from below
+_POWER_STEPS = 6  # of two applications each
 _MEDIAN_TO_SD = 1.4826
 
 
@@ -76,17 +77,23 @@ def svd_mrf(encoding: Encoding, samples: Tensor) -> Tensor:
     return rhs * _fitting_scale(encoding, rhs)
 
 
-def subspace_cg(encoding: Encoding, samples: Tensor, n_iter: int = 15, ridge: float = 0.0) -> Solution:
+def subspace_cg(
+    encoding: Encoding, samples: Tensor, n_iter: int = 15, ridge: float = 0.0, watch: Watch = unwatched
+) -> Solution:
     """Return the least-squares coefficients by conjugate gradients, which regularise by stopping at `n_iter`.
 
     `ridge`: weight of |x|^2 / 2 relative to the mean eigenvalue. Low-rank inversion: Zhao et al., MRM 2018;79:933.
     """
     rhs = encoding.right_hand_side(samples)
     added = ridge * mean_eigenvalue(encoding) if ridge else 0.0
-    return conjugate_gradient(lambda x: encoding.normal(x) + added * x, rhs, max_iter=n_iter, tolerance=1e-4)
+    return conjugate_gradient(
+        lambda x: encoding.normal(x) + added * x, rhs, max_iter=n_iter, tolerance=1e-4, watch=watch
+    )
 
 
-def lrtv(encoding: Encoding, samples: Tensor, settings: LrtvSettings | None = None) -> Solution:
+def lrtv(
+    encoding: Encoding, samples: Tensor, settings: LrtvSettings | None = None, watch: Watch = unwatched
+) -> Solution:
     """Return the coefficients of least misfit and joint total variation, by FISTA; `history` holds relative steps.
 
     The penalty is the sum over voxels of the norm of all differences of all coefficients. Golbabaee et al., Med Image
@@ -101,10 +108,12 @@ def lrtv(encoding: Encoding, samples: Tensor, settings: LrtvSettings | None = No
         z, dual[0] = _tv_prox(x, weight * step, settings.n_inner, dual[0])
         return z
 
-    return _fista(encoding, samples, prox, start, settings.n_iter, settings.tolerance)
+    return _fista(encoding, samples, prox, start, settings, watch)
 
 
-def locally_low_rank(encoding: Encoding, samples: Tensor, settings: LlrSettings | None = None) -> Solution:
+def locally_low_rank(
+    encoding: Encoding, samples: Tensor, settings: LlrSettings | None = None, watch: Watch = unwatched
+) -> Solution:
     """Return the coefficients of least misfit whose blocks have small nuclear norms, by FISTA.
 
     Blocks lie elsewhere in every iteration, which leaves no grid in the image. Zhang et al., MRM 2015;73:655.
@@ -121,13 +130,18 @@ def locally_low_rank(encoding: Encoding, samples: Tensor, settings: LlrSettings 
         moved = _low_rank_blocks(x.roll(shifts, (1, 2, 3)), sides, weight * step)
         return moved.roll([-shift for shift in shifts], (1, 2, 3))
 
-    return _fista(encoding, samples, prox, start, settings.n_iter, settings.tolerance)
+    return _fista(encoding, samples, prox, start, settings, watch)
 
 
 def coefficient_scale(coefficients: Tensor) -> float:
     """Return the 99th percentile over voxels of the norm of the coefficients (K, X, Y, Z)."""
-    size = coefficients.abs().square().sum(0).sqrt().reshape(-1)
-    return float(size.kthvalue(max(1, math.ceil(0.99 * len(size)))).values)
+    return percentile_99(coefficients.abs().square().sum(0).sqrt())
+
+
+def percentile_99(values: Tensor) -> float:
+    """Return the value below which 99 % of real `values` of any shape lie: the scale of images without a unit."""
+    flat = values.reshape(-1)
+    return float(flat.kthvalue(max(1, math.ceil(0.99 * len(flat)))).values)
 
 
 def noise_level(coefficients: Tensor) -> float:
@@ -155,16 +169,11 @@ def mean_eigenvalue(encoding: Encoding) -> float:
     return float(torch.vdot(v.reshape(-1), operator(v).reshape(-1)).real / v.abs().square().sum())
 
 
-def largest_eigenvalue(encoding: Encoding, n_iter: int = 12) -> float:
+def largest_eigenvalue(encoding: Encoding) -> float:
     """Return the largest eigenvalue of A^H W A by power iteration, with a margin, so that it is no underestimate."""
-    operator = encoding.normal
-    v = torch.randn(operator.shape_in, dtype=operator.dtype, generator=seeded(0, "recon.baselines:power"))
-    v = v.to(operator.device)
-    value = 1.0
-    for _ in range(n_iter):
-        v = operator(v / torch.linalg.vector_norm(v))
-        value = float(torch.linalg.vector_norm(v))
-    return _MARGIN * value
+    generator = seeded(0, "recon.baselines:power")
+    # A^H W A is Hermitian and not negative: its singular values are its eigenvalues.
+    return _MARGIN * float(power_iteration(encoding.normal, generator, _POWER_STEPS, tolerance=0).x)
 
 
 def _fitting_scale(encoding: Encoding, image: Tensor) -> float:
@@ -173,7 +182,14 @@ def _fitting_scale(encoding: Encoding, image: Tensor) -> float:
     return float(image.abs().square().sum()) / curvature if curvature > 0 else 0.0
 
 
-def _fista(encoding: Encoding, samples: Tensor, prox: Prox, start: Tensor, n_iter: int, tolerance: float) -> Solution:
+def _fista(
+    encoding: Encoding,
+    samples: Tensor,
+    prox: Prox,
+    start: Tensor,
+    settings: LrtvSettings | LlrSettings,
+    watch: Watch,
+) -> Solution:
     """Minimise by FISTA, restarted when the momentum points uphill. Beck & Teboulle 2009; O'Donoghue & Candes 2015.
 
     The step is 1 over the largest eigenvalue.
@@ -183,10 +199,12 @@ def _fista(encoding: Encoding, samples: Tensor, prox: Prox, start: Tensor, n_ite
     x = ahead = start
     momentum = 1.0
     history: list[float] = []
+    n_iter, tolerance = settings.n_iter, settings.tolerance
     for iteration in range(1, n_iter + 1):
         after = prox(ahead - step * (encoding.normal(ahead) - rhs), step)
         change = after - x
         history.append(float(torch.linalg.vector_norm(change) / torch.linalg.vector_norm(after).clamp_min(1e-30)))
+        watch()
         if history[-1] < tolerance:
             return Solution(after, True, iteration, tuple(history), f"relative step below {tolerance:g}")
         if float(torch.vdot((ahead - after).reshape(-1), change.reshape(-1)).real) > 0:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mrcore.errors import BadInputError
 from mrcore.nets import Denoise
-from mrcore.solve import Solution, conjugate_gradient
+from mrcore.solve import Solution, Watch, conjugate_gradient, unwatched
 from recon.baselines import coefficient_scale, mean_eigenvalue, subspace_cg
 from recon.contrasts import DEFAULT_CONTRASTS, Contrast, weighted_atoms
 from recon.dictionary import Dictionary
@@ -142,6 +142,7 @@ def mri2qmap(
     denoise: Denoise,
     settings: Mri2QmapSettings | None = None,
     mask: Tensor | None = None,
+    watch: Watch = unwatched,
 ) -> Reconstruction:
     """Return maps and coefficients from samples (C, N); see the head of this module.
 
@@ -160,6 +161,7 @@ def mri2qmap(
     for sigma in geometric(settings.sigma_first, settings.sigma_last, settings.n_iter):
         state, step = _stepped(problem, state, denoise, min(sigma * noise, STRONGEST_NOISE * problem.scale))
         steps.append(step)
+        watch()
         if step.misfit <= min(before.misfit for before in steps):
             best, number = state, len(steps) - 1
         done = max(step.coefficients_apart, step.images_apart, step.moved) < settings.tolerance
