@@ -61,10 +61,12 @@ def prepare(
     mask: Tensor | None = None,
     tissues: TissueMap | None = None,
     segmenter: Segmenter | None = None,
+    segment_start: bool = True,
 ) -> PreparedScan:
     """Do all that precedes a fit: brain, tissues, noise, lattice, operator and a Tikhonov start.
 
-    Arguments and errors are those of `superresolve`.
+    Arguments and errors are those of `superresolve`. Without `segment_start` tissues stay those of the scan's own
+    voxels: they are not found anew on the fine lattice, which takes longer than all else.
     """
     require_finer(voxel_mm, scan.grid)
     scan = usable(scan)
@@ -90,7 +92,8 @@ def prepare(
 
         begin("segmenting it")
         # Tissues are finer where the Tikhonov image is segmented than where those of the thick slices are interpolated.
-        first = on_fine if given else TissueMap(resegment(start), seen.names, lattice)
+        again = segment_start and not given
+        first = TissueMap(resegment(start), seen.names, lattice) if again else on_fine
     return PreparedScan(
         relative,
         scale,
