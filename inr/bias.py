@@ -50,9 +50,16 @@ class BiasField:
     coefficients: Tensor
     shape: tuple[int, int, int]
 
+    def to(self, device: torch.device | str) -> BiasField:
+        """Return the field on `device`."""
+        return BiasField(self.coefficients.to(device), self.shape)
+
     def field(self) -> Tensor:
         """Return b (X, Y, Z)."""
-        x, y, z = (_cosines(torch.arange(n), n, k) for n, k in zip(self.shape, self.coefficients.shape, strict=True))
+        x, y, z = (
+            _cosines(torch.arange(n, device=self.coefficients.device), n, k)
+            for n, k in zip(self.shape, self.coefficients.shape, strict=True)
+        )
         log_bias: Tensor = torch.einsum("abc,xa,yb,zc->xyz", self.coefficients, x, y, z)
         return log_bias.exp()
 
@@ -83,13 +90,13 @@ def estimate_bias(image: Tensor, prob: Tensor, spacing_mm: Triple, settings: Bia
     ]
     basis = torch.einsum("na,nb,nc->nabc", *axes).flatten(1)[:, 1:]
     rough = _bending(n_terms, [n * s for n, s in zip(image.shape, spacing_mm, strict=True)])[1:]
-    solved = torch.zeros(basis.shape[1], dtype=torch.float64)
+    rough, solved = rough.to(basis), torch.zeros_like(basis[0])
     level = 0.0
     for _ in range(settings.n_rounds):
         solved = _solve(y, p, basis, rough, solved, settings.stiffness)
         level = float((basis @ solved).mean())
     # The constant is what makes the mean logarithm in the brain zero: the level stays with the image.
-    coefficients = torch.cat([torch.tensor([-level], dtype=torch.float64), solved])
+    coefficients = torch.cat([torch.full_like(solved[:1], -level), solved])
     shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
     return BiasField(coefficients.reshape(n_terms).to(image.dtype), shape)
 
@@ -103,7 +110,7 @@ def _solve(y: Tensor, p: Tensor, basis: Tensor, rough: Tensor, before: Tensor, s
     """Return the coefficients for tissue means of the image freed of the field found `before`."""
     flat = y / (basis @ before).exp()
     # Least squares: means over voxels that tissues share would be drawn to one another.
-    means = torch.linalg.solve(p @ p.T + 1e-6 * torch.eye(len(p), dtype=p.dtype), p @ flat)
+    means = torch.linalg.solve(p @ p.T + 1e-6 * torch.eye(len(p)).to(p), p @ flat)
     expected = means @ p
     weight = (p.square().sum(0)) * (expected > _DARK * means.max())
     residual = (y / expected.clamp_min(1e-9)).log().clamp(-1, 1)
@@ -119,7 +126,7 @@ def _solve(y: Tensor, p: Tensor, basis: Tensor, rough: Tensor, before: Tensor, s
 
 def _cosines(at: Tensor, n: int, n_terms: int) -> Tensor:
     """Return DCT-II functions (len(at), n_terms) of positions `at` in voxels of an axis of `n`."""
-    k = torch.arange(n_terms, dtype=torch.float64)
+    k = torch.arange(n_terms, dtype=torch.float64, device=at.device)
     return torch.cos(math.pi * k * (at.double()[:, None] + 0.5) / n).float()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from inr.bias import BiasField, biased, estimate_bias
@@ -41,6 +42,9 @@ class Data(Protocol):
 
     def refreshed(self, images: Tensor) -> Data:
         """Return the data with the model's own unknowns found again, given `images` (C, X, Y, Z)."""
+
+    def to(self, device: torch.device | str) -> Data:
+        """Return the data with all their tensors on `device`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +99,10 @@ class OneScan:
         """Return the same: nothing of it is unknown."""
         return self
 
+    def to(self, device: torch.device | str) -> OneScan:
+        """Return the scan on `device`."""
+        return replace(self, scan=self.scan.to(device), operator=self.operator.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class BiasedScan(OneScan):
@@ -121,6 +129,16 @@ class BiasedScan(OneScan):
             return self
         seen = images[0] if self.bias is None else images[0] * self.bias.field()
         return replace(self, bias=estimate_bias(seen, self.prob, self.spacing_mm))
+
+    def to(self, device: torch.device | str) -> BiasedScan:
+        """Return the scan and its field on `device`."""
+        return replace(
+            self,
+            scan=self.scan.to(device),
+            operator=self.operator.to(device),
+            bias=None if self.bias is None else self.bias.to(device),
+            prob=None if self.prob is None else self.prob.to(device),
+        )
 
 
 def with_bias(data: OneScan, start: Tensor, prob: Tensor, spacing_mm: Triple) -> tuple[BiasedScan, Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -85,6 +86,20 @@ class Fit:
     def image(self) -> Tensor:
         """The first image (X, Y, Z)."""
         return self.images[0]
+
+    def to(self, device: torch.device | str) -> Fit:
+        """Return the fit with all its tensors on `device`."""
+        images = self.images.to(device)
+        return Fit(
+            images,
+            self.prob.to(device),
+            copy.deepcopy(self.field).to(device),
+            replace(self.solution, x=images),
+            self.first.to(device),
+            self.foreground.to(device),
+            self.brain.to(device),
+            self.data.to(device),
+        )
 
 
 def fit(

@@ -67,6 +67,11 @@ class Stack:
                 f"{tuple(self.slice_weights.shape)}"
             )
 
+    def to(self, device: torch.device | str) -> Stack:
+        """Return the stack on `device`."""
+        weights = None if self.slice_weights is None else self.slice_weights.to(device)
+        return replace(self, scan=self.scan.to(device), slice_weights=weights)
+
     @property
     def slice_axis(self) -> int:
         """The axis of the longest voxels; the last of equals."""
@@ -85,7 +90,7 @@ class Stacks:
 
     Scan voxels that reach beyond the lattice do not count. The first stack of each contrast keeps pose and scale;
     `alignment` sets how those of the others are found. Images are 0 outside `support` (X, Y, Z, bool), where it is
-    given: turned stacks are then predicted several times faster.
+    given: turned stacks are then predicted several times faster. `n_values` counts the scan voxels that count.
 
     Raises:
         BadInputError: no stacks, contrasts that are not 0, 1, 2, ..., or a stack that does not meet the lattice.
@@ -97,12 +102,14 @@ class Stacks:
     support: Tensor | None = None
     operators: tuple[LinearOp, ...] = field(init=False, repr=False)
     weights: tuple[Tensor, ...] = field(init=False, repr=False)
+    n_values: int = field(init=False)
 
     def __post_init__(self) -> None:
         contrasts = {stack.contrast for stack in self.stacks}
         if not self.stacks or contrasts != set(range(len(contrasts))):
             raise BadInputError(f"stacks need contrasts 0, 1, 2, ... without gaps, got {sorted(contrasts)}")
         object.__setattr__(self, "weights", tuple(_weights(stack, self.lattice) for stack in self.stacks))
+        object.__setattr__(self, "n_values", sum(int((weight > 0).sum()) for weight in self.weights))
         object.__setattr__(
             self, "operators", tuple(_operator(stack, self.lattice, self.support) for stack in self.stacks)
         )
@@ -111,11 +118,6 @@ class Stacks:
     def n_contrasts(self) -> int:
         """Number of images."""
         return 1 + max(stack.contrast for stack in self.stacks)
-
-    @property
-    def n_values(self) -> int:
-        """Number of scan voxels that count."""
-        return sum(int((weight > 0).sum()) for weight in self.weights)
 
     def misfit(self, images: Tensor) -> Tensor:
         """Return the weighted Rician negative log likelihood of all scans given `images` (C, X, Y, Z), summed."""
@@ -158,6 +160,11 @@ class Stacks:
             for number, stack in enumerate(self.stacks)
         )
         return replace(self, stacks=found)
+
+    def to(self, device: torch.device | str) -> Stacks:
+        """Return the stacks on `device`; operators are made anew there."""
+        support = None if self.support is None else self.support.to(device)
+        return replace(self, stacks=tuple(stack.to(device) for stack in self.stacks), support=support)
 
     def _lead(self, contrast: int) -> int:
         """Return which stack is the first of a contrast: it sets pose and scale of the image."""

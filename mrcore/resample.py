@@ -200,4 +200,4 @@ def resample(volume: Volume, target: Grid, order: int = 3) -> Volume:
     data = ndimage.affine_transform(
         volume.data.cpu().numpy(), matrix, output_shape=target.shape, order=order, mode="grid-constant", cval=0.0
     )
-    return Volume(torch.from_numpy(data), target, volume.meta)
+    return Volume(torch.from_numpy(data).to(volume.data.device), target, volume.meta)

@@ -36,6 +36,10 @@ class Volume:
         # A read-only mapping does not pickle; worker processes need volumes.
         return Volume, (self.data, self.grid, dict(self.meta))
 
+    def to(self, device: torch.device | str) -> Volume:
+        """Return the image on `device`."""
+        return Volume(self.data.to(device), self.grid, self.meta)
+
 
 @dataclass(frozen=True, eq=False)
 class TissueMap:
@@ -67,6 +71,10 @@ class TissueMap:
                 "tissue probabilities must be at least 0 and sum to at most 1; "
                 f"the lowest is {low:.4g}, the highest sum {high:.4g}"
             )
+
+    def to(self, device: torch.device | str) -> TissueMap:
+        """Return the maps on `device`."""
+        return TissueMap(self.prob.to(device), self.names, self.grid)
 
     @property
     def mask(self) -> Tensor:

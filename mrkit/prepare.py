@@ -53,6 +53,17 @@ class PreparedScan:
         """Noise per real channel, relative to `scale`."""
         return self.noise.sd / self.scale
 
+    def to(self, device: torch.device | str) -> PreparedScan:
+        """Return what the fit works on, moved to `device`; `resegment` works on the CPU wherever its image is."""
+        return replace(
+            self,
+            scan=self.scan.to(device),
+            operator=self.operator.to(device),
+            start=self.start.to(device),
+            foreground=self.foreground.to(device),
+            tissues=self.tissues.to(device),
+        )
+
 
 def prepare(
     scan: Volume,
@@ -88,7 +99,7 @@ def prepare(
             on_fine = within(on_fine, support(start, on_fine))
 
         def resegment(image: Tensor) -> Tensor:
-            return segmenter(Volume(image, lattice), on_fine.mask).tissues.prob
+            return segmenter(Volume(image.cpu(), lattice), on_fine.mask).tissues.prob.to(image.device)
 
         begin("segmenting it")
         # Tissues are finer where the Tikhonov image is segmented than where those of the thick slices are interpolated.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from inr.alignment import Pose, pose_of, posed
@@ -58,6 +59,16 @@ class PreparedStacks:
     def lattice(self) -> Grid:
         """The lattice of the fit."""
         return self.stacks.lattice
+
+    def to(self, device: torch.device | str) -> PreparedStacks:
+        """Return what the fit works on, moved to `device`; `resegment` works on the CPU wherever its image is."""
+        return replace(
+            self,
+            stacks=self.stacks.to(device),
+            start=self.start.to(device),
+            foreground=self.foreground.to(device),
+            tissues=self.tissues.to(device),
+        )
 
 
 def prepare_stacks(
@@ -114,7 +125,7 @@ def prepare_stacks(
             on_fine = within(on_fine, support(start[0], on_fine))
 
         def resegment(image: Tensor) -> Tensor:
-            return segmenter(Volume(image, lattice), on_fine.mask).tissues.prob
+            return segmenter(Volume(image.cpu(), lattice), on_fine.mask).tissues.prob.to(image.device)
 
         begin("segmenting the first")
         first = on_fine if tissues is not None else TissueMap(resegment(start[0]), seen.names, lattice)
