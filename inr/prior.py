@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from inr.data import Data
 from mrcore.errors import BadInputError
-from mrcore.nets import Denoise
+from mrcore.nets import Denoise, geometric
 from mrcore.solve import conjugate_gradient
 
 
@@ -52,10 +52,10 @@ class SplittingSettings:
         if not 0 < self.last_sigma <= self.first_sigma or self.strength <= 0 or min(self.n_rounds, self.n_cg) < 1:
             raise BadInputError(f"splitting needs falling positive levels, a strength and rounds, got {self}")
 
-    def sigma(self, number: int) -> float:
-        """Return the noise level of a round."""
-        share = number / max(1, self.n_rounds - 1)
-        return float(self.first_sigma * (self.last_sigma / self.first_sigma) ** share)
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The noise level of each round."""
+        return geometric(self.first_sigma, self.last_sigma, self.n_rounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +73,8 @@ class PlugAndPlay:
         """Return the images of the last round as start, their denoised ones as target."""
         rhs = data.right_hand_side()
         target, weight = images, 0.0
-        for number in tqdm(range(self.settings.n_rounds), desc="plug and play", disable=None, leave=False):
-            sigma = self.settings.sigma(number)
+        rounds = tqdm(self.settings.sigmas, desc="plug and play", disable=None, leave=False)
+        for number, sigma in enumerate(rounds):
             weight = self.settings.strength / sigma**2
             target = torch.stack([self._denoised(image, sigma, number) for image in images]) * foreground
             images = self._solved(data, rhs, target, weight) * foreground

@@ -182,6 +182,11 @@ def denoise_slices(
     return total / len(axes)
 
 
+def geometric(first: float, last: float, n: int) -> tuple[float, ...]:
+    """Return `n` noise levels from `first` to `last` with one ratio; `first` alone where n is 1."""
+    return tuple(first * (last / first) ** (i / max(1, n - 1)) for i in range(n))
+
+
 def _in_slabs(net: DenoiserNet, images: Tensor, sigma: float, max_voxels: int) -> Tensor:
     """Return images (B, X, Y[, Z]) denoised in slabs that overlap by the reach of the network."""
     levels = torch.full(images.shape[:1], sigma, dtype=images.dtype, device=images.device)

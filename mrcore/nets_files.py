@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,8 @@ class ModelCard:
 class Denoiser:
     """A trained net with its card; calling it with (image, sigma) denoises, see `mrcore.nets.denoise`.
 
-    With `bf16` it computes in bfloat16, three times faster on processors that have it (`has_bf16`).
+    With `bf16` it computes in bfloat16, three times faster on processors that have it (`has_bf16`). It computes where
+    its net is, and returns the image where it came from.
     """
 
     net: DenoiserNet
@@ -59,12 +62,22 @@ class Denoiser:
     bf16: bool = False
 
     def __call__(self, image: Tensor, sigma: float) -> Tensor:
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            return denoise(self.net, image, sigma)
+        there = image.to(next(self.net.parameters()).device)
+        with torch.autocast(there.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            return denoise(self.net, there, sigma).to(image.device)
+
+    def to(self, device: torch.device | str) -> Denoiser:
+        """Return the denoiser on `device`."""
+        return replace(self, net=copy.deepcopy(self.net).to(device))
 
 
-def has_bf16() -> bool:
-    """Tell whether the CPU computes in bfloat16 natively; others emulate it, slowly."""
+def has_bf16(device: torch.device | str = "cpu") -> bool:
+    """Tell whether `device` computes in bfloat16 natively; others emulate it, slowly."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public name yet
     return bool(supported is not None and supported())
 

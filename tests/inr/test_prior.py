@@ -38,7 +38,7 @@ def identity_data(value):
 
 def test_levels_fall_geometrically_from_first_to_last():
     settings = SplittingSettings(n_rounds=4, first_sigma=0.16, last_sigma=0.02)
-    assert [settings.sigma(n) for n in range(4)] == pytest.approx([0.16, 0.08, 0.04, 0.02])
+    assert settings.sigmas == pytest.approx((0.16, 0.08, 0.04, 0.02))
 
 
 def test_one_round_is_the_weighted_mean_of_scan_and_denoised_image():

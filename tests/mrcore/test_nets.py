@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mrcore.errors import BadInputError
-from mrcore.nets import DenoiserNet, DenoiserSettings, denoise, denoise_slices
+from mrcore.nets import DenoiserNet, DenoiserSettings, denoise, denoise_slices, geometric
 from mrcore.nets_files import (
     Denoiser,
     ModelCard,
@@ -33,6 +33,11 @@ def busy_net(settings, seed=0, dtype=torch.float32):
 
 def image(*shape, dtype=torch.float32):
     return torch.rand(shape, generator=seeded(1, "image"), dtype=dtype)
+
+
+def test_geometric_levels_have_one_ratio_and_both_ends():
+    assert geometric(8.0, 1.0, 4) == pytest.approx((8, 4, 2, 1))
+    assert geometric(0.3, 0.1, 1) == (0.3,)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 12), (16, 33), (3, 5, 11), (2, 3, 9, 9)])
