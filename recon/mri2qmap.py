@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.nets import Denoise
+from mrcore.nets import Denoise, geometric
 from mrcore.solve import Solution, Watch, conjugate_gradient, unwatched
 from recon.baselines import coefficient_scale, mean_eigenvalue, subspace_cg
 from recon.contrasts import DEFAULT_CONTRASTS, Contrast, weighted_atoms
@@ -34,7 +34,7 @@ from recon.encoding import Encoding
 from recon.maps import Maps, filled, support
 from recon.match_index import MatchIndex, match_index
 from recon.matching import Match, match
-from recon.pnp import STRONGEST_NOISE, geometric
+from recon.pnp import STRONGEST_NOISE
 from recon.refine import refine
 
 

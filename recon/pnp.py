@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from mrcore.nets import Denoise
+from mrcore.nets import Denoise, geometric
 from mrcore.solve import Solution, conjugate_gradient
 from recon.baselines import coefficient_scale, mean_eigenvalue, noise_level, subspace_cg
 from recon.encoding import Encoding
@@ -43,11 +43,6 @@ class PnpSettings:
             raise BadInputError(f"the noise to remove must fall and stay above 0, got {self}")
         if not self.coupling > 0 or min(self.n_iter, self.n_cg, self.n_start) < 1:
             raise BadInputError(f"plug and play needs a coupling above 0 and iterations, got {self}")
-
-
-def geometric(first: float, last: float, n: int) -> list[float]:
-    """Return `n` numbers from `first` to `last` with one ratio; `first` alone where n is 1."""
-    return [first * (last / first) ** (i / max(1, n - 1)) for i in range(n)]
 
 
 def pnp_admm(encoding: Encoding, samples: Tensor, denoise: Denoise, settings: PnpSettings | None = None) -> Solution:

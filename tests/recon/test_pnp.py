@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from mrcore.errors import BadInputError
+from mrcore.nets import geometric
 from recon.baselines import subspace_cg
 from recon.denoiser import tv_denoiser
 from recon.maps import maps_of
-from recon.pnp import PnpSettings, geometric, pnp_admm
+from recon.pnp import PnpSettings, pnp_admm
 
 
 def unchanged(image, sigma):
@@ -46,7 +47,7 @@ def test_the_unit_of_the_data_and_the_phase_of_the_scanner_do_not_matter(small_s
 
 def test_sigma_falls_by_one_ratio():
     assert geometric(8.0, 1.0, 4) == pytest.approx([8, 4, 2, 1])
-    assert geometric(8.0, 1.0, 1) == [8.0]
+    assert geometric(8.0, 1.0, 1) == (8.0,)
 
 
 @pytest.mark.parametrize("wrong", [{"sigma_first": 0.1}, {"sigma_last": 0.0}, {"coupling": 0.0}, {"n_iter": 0}])
