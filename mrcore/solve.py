@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mrcore.linop import LinearOp, real_dtype
 
-
 Watch = Callable[[], None]
 """Is called after each step of an iteration, for those who wait."""
 
