@@ -84,7 +84,9 @@ def levels_without_gains(own: Mapping[str, float], gains: Mapping[str, float]) -
         BadInputError: gains that do not name the tissues, or are not positive.
     """
     if sorted(gains) != sorted(own) or min(gains.values()) <= 0:
-        raise BadInputError(f"a positive gain for each of {list(own)} is needed, got {dict(gains)}")
+        raise BadInputError(
+            f"a positive gain for each of {list(own)} is needed, got {dict(gains)}; a gain of 0 cannot be undone"
+        )
     return MappingProxyType({name: level / gains[name] for name, level in own.items()})
 
 

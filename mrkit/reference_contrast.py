@@ -1,0 +1,122 @@
+"""A super-resolved image in the contrast of a high-field scan, by the gains that the simulator calibrates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrcore.bids_sequence import sequence_from_sidecar
+from mrcore.errors import BadInputError
+from mrcore.forward import imaging_operator
+from mrcore.volume import TissueMap, Volume
+from mrkit.contrast_mapping import MappedContrast, levels_without_gains, map_contrast, tissue_levels
+from mrkit.prepare import psf_of, usable, weighting
+from mrkit.protocol import Gauge
+from mrkit.simulation import simulate_ulf
+from mrkit.trust import target_variance
+from ulfsim.contrast import BlochSpread, bloch_spread
+from ulfsim.like import preset_like
+from ulfsim.measure import measure
+
+RELATIVE_SD = 0.05
+"""Spread of the target levels over which their influence is stated."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceContrast:
+    """An image in the contrast of a high-field scan.
+
+    `mapped` holds it, `gains` (tissue -> factor) are those that take the reference to the contrast of the scan, and
+    `variance` is the mean over the brain of the variance of the mapped image where the target levels vary by 5 %,
+    relative to WM = 1 (HULFSynth reports 2e-3 of the same figure).
+    """
+
+    mapped: MappedContrast
+    gains: Mapping[str, float]
+    variance: float
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the contrast."""
+        gains = ", ".join(f"{name} {gain:.3f}" for name, gain in self.gains.items())
+        said = f"mapped contrast: gains {gains}; its variance over targets that vary by 5 % is {self.variance:.1e}"
+        return self.mapped.message, f"{said} (WM = 1)", *self.mapped.warnings
+
+
+def require_same_weighting(scan: Volume, reference: Volume) -> None:
+    """Raise BadInputError where a curve cannot map one to the other: tissues have another order of brightness."""
+    own, other = weighting(scan), weighting(reference)
+    if own != other:
+        raise BadInputError(
+            f"the scan is {own} and the contrast reference {other}: no rising curve maps one to the other; give a "
+            f"{own} reference"
+        )
+
+
+def in_contrast_of(
+    reference: Volume,
+    scan: Volume,
+    image: Volume,
+    tissues: TissueMap,
+    *,
+    gauge: Gauge = Gauge.ABSOLUTE,
+    reference_tissues: TissueMap | None = None,
+    reference_mask: Tensor | None = None,
+    seed: int = 0,
+) -> ReferenceContrast:
+    """Map `image`, super-resolved from `scan`, to the contrast of `reference`, a high-field scan of any person.
+
+    The simulator is calibrated to take the reference to the tissue SNRs of the scan; its gains are then undone, at the
+    levels of the tissues, by one rising curve. Nothing of the reference's anatomy enters.
+
+    Args:
+        reference: high-field image of the scan's weighting, with or without its skull.
+        scan: the ultra-low-field scan.
+        image: what was made of it.
+        tissues: of `image`, on its grid.
+        gauge: what fixes the gains; `Gauge.NONE` takes contrasts alone, as published by HULFSynth.
+        reference_tissues: on the reference's grid; found otherwise.
+        reference_mask: brain of the reference (bool); found otherwise.
+        seed: of the targets drawn for `variance`.
+
+    Raises:
+        BadInputError: another weighting, or tissues of another order of brightness.
+    """
+    scan, reference = usable(scan), usable(reference)
+    require_same_weighting(scan, reference)
+    preset = preset_like(scan, measure(scan, _seen_by(scan, tissues)), weighting(scan))
+    made = simulate_ulf(
+        reference, preset=preset, tissues=reference_tissues, mask=reference_mask, gauge=gauge, seed=seed
+    )
+    gains = made.calibration.gains
+    target = levels_without_gains(tissue_levels(image, tissues), gains)
+    name = reference.meta.get("SourceFile", "the reference")
+    mapped = map_contrast(
+        image,
+        tissues,
+        target,
+        f"that of {name} ({made.calibration.gauge})",
+        reference=tissue_levels(reference, made.tissues),
+        predicted=_predicted(reference),
+    )
+    return ReferenceContrast(mapped, gains, target_variance(image, tissues, target, seed, RELATIVE_SD))
+
+
+def _seen_by(scan: Volume, tissues: TissueMap) -> TissueMap:
+    """Return the tissue maps as the voxels of the scan see them, through its point spread."""
+    operator = imaging_operator(tissues.grid, scan.grid, psf_of(scan, []))
+    prob = torch.stack([operator(p) for p in tissues.prob]).clamp(0, 1)
+    return TissueMap(prob / prob.sum(0).clamp_min(1), tissues.names, scan.grid)
+
+
+def _predicted(reference: Volume) -> BlochSpread | None:
+    """Return what the Bloch equations say of the reference, where its sidecar states sequence and field."""
+    with suppress(BadInputError):
+        found = sequence_from_sidecar(reference.meta)
+        if found.field_t is not None:
+            return bloch_spread(found.sequence, found.field_t)
+    return None
