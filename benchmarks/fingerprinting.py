@@ -72,7 +72,7 @@ def run(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]
         further += foreign.rows_of(options.data, store)
     targets = [*targets_of(rows), *(foreign.targets_of(further) if further else [])]
     if "speed" in options.parts:
-        costs, asked = speed.speed_rows(options)
+        costs, asked = speed.speed_rows(options, store)
         further, targets = [*further, *costs], [*targets, *asked]
     about = {
         "table": "Settings",

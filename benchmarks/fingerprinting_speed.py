@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from fingerprinting_gpu import estimated_rows
 from results import HERE, Row, measured, target
+from sources import version_of
+from store import Store
 from torch import Tensor
 
 from mrcore.epg import fisp_signals
@@ -42,6 +44,7 @@ EPG = "Speed: FISP-MRF signals of 500 frames, one thread"
 NUFFT = "Speed: NUFFT of 5 images, one thread"
 NORMAL = "Speed: subspace normal operator, 5 coefficients, one coil, one thread"
 MATCHING = "Speed: matching 5 coefficients, one thread"
+TARGET = "(target)"
 STATES = (20, 40, 80)
 TOLERANCES = (5e-2, 3e-2, 1e-2, 1e-3)
 N_CHECKED, N_VOXELS, SNR = 300, 20_000, 30.0
@@ -66,18 +69,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--speed-matrix", type=int, default=128, help="matrix of the volume (default: %(default)s)")
 
 
-def speed_rows(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
-    """Return the rows and the targets of all parts."""
+def speed_rows(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]]:
+    """Return the rows and the targets of all parts; one that was finished with the same options is not timed again."""
     rows: list[Row] = []
     targets: list[Row] = []
+    how = {"peers": options.peers_python, "repeats": options.speed_repeats, "matrix": options.speed_matrix}
     with _one_thread():
         for part in (_epg_part, _nufft_part, _normal_part, _match_part):
-            more, asked = part(options)
+            more, asked = _kept({"speed": part.__name__, **how, "version": version_of(part)}, store, part, options)
             rows += more
             targets += asked
         own = next(row for row in rows if row["table"] == MATCHING)
         more, asked = estimated_rows(float(str(own["voxels/s"])), options.speed_repeats)
     return [*rows, *more], [*targets, *asked]
+
+
+def _kept(
+    key: Mapping[str, object],
+    store: Store,
+    part: Callable[[argparse.Namespace], tuple[list[Row], list[Row]]],
+    options: argparse.Namespace,
+) -> tuple[list[Row], list[Row]]:
+    found = store.load(key)
+    if found is None:
+        rows, targets = part(options)
+        found = [*rows, *({"table": TARGET, **entry} for entry in targets)]
+        store.save(key, found)
+    rows = [row for row in found if row["table"] != TARGET]
+    return rows, [{k: v for k, v in row.items() if k != "table"} for row in found if row["table"] == TARGET]
 
 
 def _epg_part(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
