@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mrcore.brainmask import is_skull_stripped
 from mrcore.errors import BadInputError, MrkitError
 from mrcore.grid import Affine, Triple
-from mrcore.nifti import ImageFile, read_image
+from mrcore.nifti import ImageFile, is_slice, read_image, slice_problem
 from mrcore.nifti_place import Problem
 from mrcore.noise_estimate import estimate_noise
 from mrcore.sidecar import read_sidecar, sidecar_path
@@ -126,7 +126,7 @@ def inspect_file(path: Path) -> FileReport:
     if not path.exists():
         raise BadInputError(f"{path}: no such file")
     try:
-        image = read_image(path)
+        image = read_image(path, allow_slice=True)
     except MrkitError as error:
         return FileReport(path, problems=(Problem(str(error)),))
     problems = list(image.problems)
@@ -137,12 +137,15 @@ def inspect_file(path: Path) -> FileReport:
         problems.append(Problem(str(error), fatal=False))
     place = _place(image)
     problems += sidecar_problems(sidecar, sidecar_path(path).name)
-    stripped, intensity = None, None
+    stripped, intensity, is_quantity = None, None, isinstance(sidecar.get("Units"), str)
     if image.data is not None and not any(problem.fatal for problem in problems):
         volume = Volume(torch.from_numpy(image.data), image.grid, sidecar)
-        stripped = is_skull_stripped(volume) if float(volume.data.max()) > 0 else None
-        intensity = _intensity(image, image.data)
-        problems += _content_problems(image.data, intensity, place)
+        intensity = _intensity(image, image.data, is_quantity=is_quantity)
+        if not is_quantity:
+            stripped = is_skull_stripped(volume) if float(volume.data.max()) > 0 else None
+            problems += _content_problems(image.data, intensity, place)
+    if is_slice(image.shape):
+        problems.append(_slice_problem(image.shape, is_map=is_quantity or (intensity is not None and intensity.is_map)))
     problems.sort(key=lambda problem: not problem.fatal)
     return FileReport(
         path=path,
@@ -180,19 +183,26 @@ def _place(image: ImageFile) -> PlaceFacts | None:
     )
 
 
-def _intensity(image: ImageFile, data: NDArray[np.float32]) -> IntensityFacts:
+def _slice_problem(shape: tuple[int, ...], *, is_map: bool) -> Problem:
+    """Return a warning for maps and masks, which `quantify` makes and takes; scans of one slice serve nothing."""
+    text = "one slice: mrkit quantify takes it as a mask, every other command needs a whole stack of slices"
+    return Problem(text, fatal=False) if is_map else slice_problem(shape)
+
+
+def _intensity(image: ImageFile, data: NDArray[np.float32], *, is_quantity: bool) -> IntensityFacts:
     content = data[data != 0]
     values = np.percentile(content, _PERCENTILES) if content.size else np.zeros(len(_PERCENTILES))
     positive = data[data > 0]
     # Above the mean of the positive values lies the bright half of the object, whatever the background.
     bright = data >= (float(positive.mean()) if positive.size else np.inf)
-    noise_sd, method, snr = None, "", None
-    try:
-        found = estimate_noise(torch.from_numpy(data), torch.from_numpy(bright))
-        noise_sd, method = found.sd, found.message
-        snr = float(np.median(data[bright])) / found.sd if found.sd > 0 else None
-    except MrkitError as error:
-        method = str(error)
+    noise_sd, method, snr = None, "not estimated: a map, not a scan", None
+    if not is_quantity:
+        try:
+            found = estimate_noise(torch.from_numpy(data), torch.from_numpy(bright))
+            noise_sd, method = found.sd, found.message
+            snr = float(np.median(data[bright])) / found.sd if found.sd > 0 else None
+        except MrkitError as error:
+            method = str(error)
     return IntensityFacts(
         stored_dtype=image.stored_dtype,
         slope=image.slope,
@@ -242,6 +252,8 @@ def _kind(place: PlaceFacts | None, facts: IntensityFacts | None, sidecar: Mappi
     """Return what sort of scan this looks like: by the sidecar's field strength, else by voxel size."""
     if place is None:
         return "unknown"
+    if isinstance(unit := sidecar.get("Units"), str):
+        return f"quantitative map in {unit}"
     if facts is not None and facts.is_map:
         return "labels, mask or probabilities"
     field_t = sidecar.get("MagneticFieldStrength")

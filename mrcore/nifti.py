@@ -218,10 +218,20 @@ def _kind_problems(header: Header, shape: tuple[int, ...], *, allow_slice: bool)
         sizes = " x ".join(str(n) for n in shape)
         text = f"a 3-D image is needed, this is {len(shape)}-D ({sizes}) with {n_volumes} volumes"
         problems.append(Problem(f"{text}; extract one volume first (for instance with fslroi or mrconvert)"))
-    elif not allow_slice and (len(shape) < 3 or min(shape[:3]) == 1):
-        sizes = " x ".join(str(n) for n in shape)
-        problems.append(Problem(f"a 3-D image is needed, this is 2-D ({sizes}); give the whole stack of slices"))
+    elif not allow_slice and is_slice(shape):
+        problems.append(slice_problem(shape))
     return problems
+
+
+def is_slice(shape: tuple[int, ...]) -> bool:
+    """Whether an image has no third axis of more than one voxel."""
+    return len(shape) < 3 or min(shape[:3]) == 1
+
+
+def slice_problem(shape: tuple[int, ...]) -> Problem:
+    """Return why a single slice cannot be used as a scan."""
+    sizes = " x ".join(str(n) for n in shape)
+    return Problem(f"a 3-D image is needed, this is 2-D ({sizes}); give the whole stack of slices")
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

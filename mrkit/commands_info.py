@@ -21,6 +21,8 @@ Exit code 0 when the file can be used (warnings may be listed), 2 when not."""
 
 _CODES = ("not set", "scanner", "aligned", "Talairach", "MNI", "template")
 _SHOWN = (
+    "Description",
+    "Units",
     "Manufacturer",
     "ManufacturersModelName",
     "MagneticFieldStrength",

@@ -138,3 +138,21 @@ def test_real_scans_are_recognised(shared_data, name, kind, stripped):
     assert report.kind.startswith(kind)
     assert report.skull_stripped is stripped
     assert report.intensity.noise_sd > 0
+
+
+def test_a_slice_is_described_and_is_usable_as_a_map_or_mask_only(tmp_path):
+    affine = np.diag([1.6, 1.6, 5.0, 1])
+    scan = noisy_head()[:, :, 10:11]
+    alone = inspect_file(write(tmp_path / "a.nii.gz", scan, affine))
+    assert not alone.usable
+    assert "this is 2-D (48 x 56 x 1)" in texts(alone, fatal=True)[0]
+    assert alone.place.voxel_mm == pytest.approx((1.6, 1.6, 5.0))
+    assert alone.intensity.high == pytest.approx(float(scan.max()))
+    mask = inspect_file(write(tmp_path / "a.nii.gz", (scan > 50).astype(np.uint8), affine))
+    assert mask.usable
+    assert mask.kind == "labels, mask or probabilities"
+    quantity = inspect_file(write(tmp_path / "a.nii.gz", scan / 50, affine, {"Units": "s"}))
+    assert quantity.usable
+    assert quantity.kind == "quantitative map in s"
+    assert (quantity.skull_stripped, quantity.intensity.noise_sd) == (None, None)
+    assert ["one slice" in text for text in texts(quantity, fatal=False)] == [True]
