@@ -7,7 +7,7 @@ interpolation from their neighbours, and how white the residuals of the others a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,11 +20,11 @@ from torch import Tensor
 from inr.baselines import cubic
 from inr.fit import fit
 from inr.heldout import filled, held_out
-from inr.stacks import Stacks
+from inr.stacks import Stacks, inside
 from inr.uncertainty import whiteness
 from mrcore.forward import predict
 from mrcore.io import load_volume
-from mrcore.noise import chi_moments, rician_nll
+from mrcore.noise import residual_z
 from mrcore.volume import TissueMap, Volume
 from mrkit.lattice import inner
 from mrkit.pictures import intensity_picture, mosaic_picture, sections, window_of
@@ -35,38 +35,6 @@ REAL = "Real 64 mT scans: voxels held out and residuals"
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 NAME = "lowgan_MS017_64mT_{}.nii.gz"
 SEED, FOLD = 1, 7
-
-
-@dataclass(frozen=True, eq=False)
-class Partly:
-    """Data of a fit, from which voxels of each scan are `hidden` (bool); scans hold interpolated values there."""
-
-    stacks: Stacks
-    hidden: tuple[Tensor, ...]
-
-    @property
-    def n_values(self) -> int:
-        """Number of scan voxels that are seen."""
-        pairs = zip(self.stacks.weights, self.hidden, strict=True)
-        return sum(int(((weight > 0) & ~hidden).sum()) for weight, hidden in pairs)
-
-    @property
-    def n_contrasts(self) -> int:
-        """Number of images."""
-        return self.stacks.n_contrasts
-
-    def misfit(self, images: Tensor) -> Tensor:
-        """Return the negative log likelihood of the voxels that are seen."""
-        total = images.new_zeros(())
-        parts = zip(self.stacks.stacks, self.stacks.operators, self.stacks.weights, self.hidden, strict=True)
-        for stack, operator, weight, hidden in parts:
-            predicted = stack.scale * predict(operator, images[stack.contrast])
-            total = total + (weight * ~hidden * rician_nll(predicted, stack.scan.data, stack.noise_sd)).sum()
-        return total
-
-    def refreshed(self, images: Tensor) -> Partly:
-        """Return the data with the poses of the stacks found again."""
-        return Partly(self.stacks.refreshed(images), self.hidden)
 
 
 def real(folder: Path, voxel_mm: float, store: Store) -> list[Row]:
@@ -111,8 +79,9 @@ def _fitted(
     ]
     with measured() as cost:
         ready = prepare_stacks(seen, voxel_mm=voxel_mm, weightings=names)
+        parts = zip(ready.stacks.stacks, hidden, strict=True)
         done = fit(
-            Partly(ready.stacks, tuple(hidden)),
+            replace(ready.stacks, stacks=tuple(replace(stack, hidden=h) for stack, h in parts)),
             ready.lattice,
             ready.start,
             ready.foreground,
@@ -120,7 +89,7 @@ def _fitted(
             SEED,
             resegment=ready.resegment,
         )
-    data = cast("Partly", done.data).stacks
+    data = cast("Stacks", done.data)
     rows: list[Row] = []
     for number, (name, scan) in enumerate(zip(names, scans, strict=True)):
         truth = scan.data / ready.scales[ready.contrasts.index(name)]
@@ -138,9 +107,9 @@ def _audit(
 ) -> dict[str, float]:
     """Return errors of hidden voxels of the brain in units of the noise, and the whiteness of the others' residuals."""
     stack = data.stacks[number]
-    mean, sd = chi_moments(stack.scale * predict(data.operators[number], images[stack.contrast]), stack.noise_sd)
-    brain = on_lattice(tissues, stack.grid).mask & (data.weights[number] > 0)
-    residual, at = (truth - mean) / sd, hidden & brain
+    predicted = stack.scale * predict(data.operators[number], images[stack.contrast])
+    brain = on_lattice(tissues, stack.grid).mask & inside(stack.grid, data.lattice)
+    residual, at = residual_z(truth, predicted, stack.noise_sd), hidden & brain
     guess = (truth - stack.scan.data) / stack.noise_sd
     white = whiteness(residual, brain & ~hidden)
     return {

@@ -16,15 +16,15 @@ from PIL import Image
 from results import Row
 from torch import Tensor
 
-from inr.baselines import cubic, tikhonov
+from inr.baselines import cubic
 from inr.data import OneScan
 from inr.fit import FitSettings, fit
-from inr.heldout import split
+from inr.heldout import smooth_start, split
 from inr.uncertainty import whiteness
 from mrcore.acquisition import AxisPsf
 from mrcore.forward import imaging_operator, predict
 from mrcore.grid import Grid
-from mrcore.noise import chi_moments
+from mrcore.noise import residual_z
 from mrcore.noise_estimate import estimate_noise
 from mrcore.volume import TissueMap, Volume
 from mrkit.lattice import foreground_of
@@ -85,8 +85,7 @@ def _fitted(scan: Volume) -> tuple[dict[str, float], list[Tensor]]:
     on_scan = foreground_of(scan.data, torch.zeros(scan.grid.shape, dtype=torch.bool), 0.05, scan.grid)
     noise_sd = estimate_noise(scan.data, on_scan).sd
     part = split(operator, scan.data, scan.grid.spacing_mm, FOLD, SEED)
-    begin = cubic(Volume(part.filled, scan.grid), lattice).data
-    start = tikhonov(part.operator, part.scan, noise_sd, begin, lattice.spacing_mm).x.clamp_min(0)
+    start = smooth_start(part, scan.grid, lattice, noise_sd)
     done = fit(
         OneScan(part.scan, part.operator, noise_sd),
         lattice,
@@ -96,8 +95,7 @@ def _fitted(scan: Volume) -> tuple[dict[str, float], list[Tensor]]:
         SEED,
         FitSettings(tissue_weight=0.0),
     )
-    mean, sd = chi_moments(predict(operator, done.image), noise_sd)
-    residual, at = (scan.data - mean) / sd, part.held_out & on_scan
+    residual, at = residual_z(scan.data, predict(operator, done.image), noise_sd), part.held_out & on_scan
     white = whiteness(residual, on_scan & ~part.held_out)
     figures = {
         "signal / noise": float(scan.data[on_scan].mean()) / noise_sd,

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inr.baselines import cubic, tikhonov
 from mrcore.errors import BadInputError
-from mrcore.grid import Shape3, Triple
+from mrcore.grid import Grid, Shape3, Triple
 from mrcore.linop import LinearOp, real_dtype
 from mrcore.ops import DiagonalOp
+from mrcore.volume import Volume
 
 N_FOLDS = 25
 """Disjoint folds of a scan; each holds 4 % of the voxels."""
@@ -75,3 +77,9 @@ def split(operator: LinearOp, scan: Tensor, spacing_mm: Triple, fold: int, seed:
     hidden = held_out(shape, fold).to(scan.device)
     kept = (~hidden).to(real_dtype(operator.dtype))
     return Split(DiagonalOp(kept) @ operator, scan * kept, filled(scan, hidden, spacing_mm), hidden, seed)
+
+
+def smooth_start(seen: Split, scan_grid: Grid, lattice: Grid, noise_sd: float) -> Tensor:
+    """Return the Tikhonov image (X, Y, Z) of what is seen, on the operator's `lattice`, from cubic interpolation."""
+    begin = cubic(Volume(seen.filled.cpu(), scan_grid), lattice).data.to(seen.scan)
+    return tikhonov(seen.operator, seen.scan, noise_sd, begin, lattice.spacing_mm).x.clamp_min(0)

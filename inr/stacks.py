@@ -40,6 +40,7 @@ class Stack:
         pose: what the header does not say; the first stack is the frame of all.
         scale: intensity of the scan per intensity of the image.
         slice_weights: (n_slices) 0 to 1 along `slice_axis`; None for 1.
+        hidden: voxels of the scan (bool) that do not count, whatever they hold; None for none.
 
     Raises:
         BadInputError: a noise, scale or contrast out of range, or weights that do not fit the slices.
@@ -52,6 +53,7 @@ class Stack:
     pose: Pose = field(default_factory=Pose)
     scale: float = 1.0
     slice_weights: Tensor | None = None
+    hidden: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not min(self.noise_sd, self.scale) > 0 or not max(self.noise_sd, self.scale) < math.inf:
@@ -69,8 +71,8 @@ class Stack:
 
     def to(self, device: torch.device | str) -> Stack:
         """Return the stack on `device`."""
-        weights = None if self.slice_weights is None else self.slice_weights.to(device)
-        return replace(self, scan=self.scan.to(device), slice_weights=weights)
+        weights, hidden = (None if x is None else x.to(device) for x in (self.slice_weights, self.hidden))
+        return replace(self, scan=self.scan.to(device), slice_weights=weights, hidden=hidden)
 
     @property
     def slice_axis(self) -> int:
@@ -185,7 +187,7 @@ class Stacks:
 
     def _weighed(self, stack: Stack, operator: LinearOp, image: Volume) -> Stack:
         predicted = stack.scale * predict(operator, image.data)
-        return replace(stack, slice_weights=slice_weights(stack, predicted, inside(stack.grid, self.lattice)))
+        return replace(stack, slice_weights=slice_weights(stack, predicted, _counted(stack, self.lattice)))
 
     def _check(self, images: Tensor) -> None:
         expected = (self.n_contrasts, *self.lattice.shape)
@@ -295,9 +297,15 @@ def _operator(stack: Stack, lattice: Grid, support: Tensor | None) -> LinearOp:
     return imaging_operator(wider, stack.grid, stack.psf, data.dtype, data.device, support) @ pad
 
 
+def _counted(stack: Stack, lattice: Grid) -> Tensor:
+    """Return which voxels of the scan (bool) count: those in the lattice that are not hidden."""
+    there = inside(stack.grid, lattice).to(stack.scan.data.device)
+    return there if stack.hidden is None else there & ~stack.hidden
+
+
 def _weights(stack: Stack, lattice: Grid) -> Tensor:
-    """Return the weight of each voxel of the scan: 0 outside the lattice, else that of its slice."""
-    counted = inside(stack.grid, lattice).to(stack.scan.data)
+    """Return the weight of each voxel of the scan: 0 where it does not count, else that of its slice."""
+    counted = _counted(stack, lattice).to(stack.scan.data)
     if not bool(counted.any()):
         raise BadInputError("no voxel of the stack lies inside the lattice; check the headers or register them first")
     if stack.slice_weights is None:

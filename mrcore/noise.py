@@ -96,6 +96,18 @@ def chi_moments(signal: Tensor, sd: float, n_channels: int = 1) -> tuple[Tensor,
     return mean.to(signal.dtype), variance.clamp_min(0).sqrt().to(signal.dtype)
 
 
+def residual_z(scan: Tensor, predicted: Tensor, noise_sd: float) -> Tensor:
+    """Return (scan - expected) / sd of magnitudes under Rician noise about the noise-free `predicted`.
+
+    Of a right prediction its mean is 0 and its sd 1, at any SNR. `noise_sd` is per real channel.
+
+    Raises:
+        BadInputError: an sd that is not positive.
+    """
+    expected, sd = chi_moments(predicted, noise_sd)
+    return (scan - expected) / sd
+
+
 def _drawn(
     shape: Shape,
     sd: float,

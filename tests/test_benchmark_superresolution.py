@@ -6,19 +6,11 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-
-from inr.stacks import Stack, Stacks
-from mrcore.acquisition import gaussian_psf
-from mrcore.forward import covering_grid
-from mrcore.grid import Grid
-from mrcore.volume import Volume
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("trilinear", "cubic", "Tikhonov CG", "TV + Hessian", "default")
@@ -198,21 +190,6 @@ def test_slices_are_turned_as_the_pictures_are_and_have_their_voxels(parts):
     assert found.data.shape == (16, 24, 1)
     assert np.unravel_index(int(found.data.argmax()), found.data.shape) == (12, 18, 0)
     assert found.grid.spacing_mm == pytest.approx((250 / 16, 250 / 24, parts.slices.THICKNESS_MM))
-
-
-def test_hidden_voxels_say_nothing(parts):
-    grid = Grid((6, 6, 4), np.diag([2.0, 2.0, 4.0, 1.0]))
-    lattice = covering_grid(grid, 1.0)
-    scan = torch.rand(grid.shape, generator=torch.Generator().manual_seed(0))
-    hidden = torch.zeros(grid.shape, dtype=torch.bool)
-    hidden[2, 3, 1] = True
-    whole = Stacks((Stack(Volume(scan, grid), 0.05, gaussian_psf(grid.spacing_mm)),), lattice)
-    part = parts.real.Partly(whole, (hidden,))
-    images = torch.rand(1, *lattice.shape, generator=torch.Generator().manual_seed(1))
-    other = replace(whole, stacks=(replace(whole.stacks[0], scan=Volume(scan + 3 * hidden, grid)),))
-    assert parts.real.Partly(other, (hidden,)).misfit(images) == pytest.approx(part.misfit(images).item())
-    assert whole.misfit(images) > part.misfit(images)
-    assert part.n_values == whole.n_values - 1
 
 
 @pytest.mark.slow

@@ -61,6 +61,26 @@ def test_misfit_of_one_stack_is_the_data_term(head, three):
     assert data.n_values == first.scan.data.numel()
 
 
+def test_hidden_voxels_say_nothing(head, three):
+    """Whatever they hold: not the misfit, the start, nor the weight of their slice."""
+    scan = three.stacks[0].scan
+    hidden = torch.zeros(scan.grid.shape, dtype=torch.bool)
+    hidden[14:18, 14:18, 8] = True
+    part, other = (
+        dataclasses.replace(
+            three,
+            stacks=(dataclasses.replace(three.stacks[0], scan=Volume(values, scan.grid), hidden=hidden),),
+        )
+        for values in (scan.data, scan.data + 3 * hidden)
+    )
+    images = head.image.data[None]
+    assert other.misfit(images) == part.misfit(images)
+    assert part.misfit(images) < Stacks(three.stacks[:1], head.grid).misfit(images)
+    assert part.n_values == scan.data.numel() - 16
+    assert torch.equal(other.right_hand_side(), part.right_hand_side())
+    assert torch.equal(other.refreshed(images).stacks[0].slice_weights, part.refreshed(images).stacks[0].slice_weights)
+
+
 def test_misfit_uses_scale_weights_and_contrast(head, three):
     weights = torch.linspace(0, 1, 16)
     second = dataclasses.replace(three.stacks[1], contrast=1, scale=1.2, slice_weights=weights)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from operators import grid
 
-from inr.heldout import N_FOLDS, filled, held_out, split
+from inr.heldout import N_FOLDS, filled, held_out, smooth_start, split
 from inr.uncertainty import ensemble, whiteness
 from mrcore.acquisition import gaussian_psf
 from mrcore.errors import BadInputError
@@ -160,6 +160,17 @@ def test_a_split_says_nothing_of_hidden_voxels(toy):
     assert seen.operator(toy.truth(0))[seen.held_out].abs().max() == 0
     assert torch.equal(seen.scan[~seen.held_out], scan[~seen.held_out])
     assert seen.seed == 5
+
+
+def test_a_start_knows_nothing_of_hidden_voxels(toy):
+    scan = toy.scan(toy.truth(0), 0)
+    hidden = held_out(SCAN.shape, 0)
+    one, other, whole = (
+        smooth_start(split(toy.operator, scan + change * hidden, SCAN.spacing_mm, fold, 0), SCAN, LATTICE, SD)
+        for change, fold in ((0.0, 0), (5.0, 0), (5.0, 1))
+    )
+    assert torch.allclose(one, other, atol=1e-6)
+    assert not torch.allclose(one, whole, atol=0.1)
 
 
 def test_ensembles_that_cannot_be(toy):

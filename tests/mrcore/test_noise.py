@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from mrcore.errors import BadInputError
-from mrcore.noise import add_noise, chi_moments, complex_noise, rician_nll, root_sum_of_squares, seeded
+from mrcore.noise import add_noise, chi_moments, complex_noise, residual_z, rician_nll, root_sum_of_squares, seeded
 
 
 def test_background_is_rayleigh():
@@ -125,6 +125,17 @@ def test_one_channel_is_rician():
         chi_moments(signal, 0.0)
     with pytest.raises(BadInputError, match="1 to 48 channels, got 49"):
         chi_moments(signal, 1.0, 49)
+
+
+def test_residuals_of_a_right_prediction_have_unit_sd_at_any_snr():
+    """Where there is no signal the plain difference over sd has mean 1.25 and sd 0.66."""
+    for signal in (0.0, 1.5, 20.0):
+        predicted = torch.full((200, 200), signal, dtype=torch.float64)
+        z = residual_z(add_noise(predicted, 0.7, seeded(2, "residual")), predicted, 0.7)
+        assert z.mean().item() == pytest.approx(0, abs=0.02)
+        assert z.std().item() == pytest.approx(1, abs=0.02)
+    above = residual_z(torch.tensor([30.0 + 2 * 0.7]), torch.tensor([30.0]), 0.7)
+    assert above.item() == pytest.approx(2, abs=0.02)
 
 
 def test_same_seed_in_two_processes_same_bytes():
