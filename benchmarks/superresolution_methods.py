@@ -11,7 +11,6 @@ from superresolution_scene import Scene
 from torch import Tensor
 
 from inr.baselines import cubic, tikhonov, trilinear
-from inr.choice import choose_tv_weight
 from inr.data import OneScan
 from inr.fit import FitSettings, fit
 from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
@@ -19,15 +18,16 @@ from inr.methods import METHODS as FIELDS
 from inr.prior import Prior
 from inr.stacks import Stacks, tikhonov_of
 from inr.tv_hessian import TvHessianSettings, for_noise, tv_hessian
-from mrcore.forward import imaging_operator
 from mrcore.resample import resample
 from mrcore.volume import TissueMap, Volume
 from mrkit.atlas import atlas_prior, atlas_segmenter
-from mrkit.lattice import lattice_for
-from mrkit.prepare import PreparedScan, on_lattice, psf_of
+from mrkit.prepare import PreparedScan
 from mrkit.priors import denoiser_prior
+from mrkit.several import chosen_weight_of
+from mrkit.stacks import PreparedStacks
+from mrkit.superresolution import chosen_weight
 from mrkit.template import load_template
-from mrkit.warm_start import warm_started
+from mrkit.warm_start import laid_over, warm_started
 
 DEFAULT, TV, TV_HESSIAN, CUBIC = "default", "Huber-TV", "TV + Hessian", "cubic"
 HULFSYNTH_STEPS, HULFSYNTH_RATE = 150, 1e-3
@@ -106,7 +106,8 @@ def by_denoiser(scene: Scene, seed: int) -> Result:
 def by_template_start(scene: Scene, seed: int) -> Result:
     """Fit the default field from the template, laid over the scan."""
     notes: list[str] = []
-    ready = warm_started(cast("PreparedScan", scene.prepared), load_template().t1, notes)
+    ready = cast("PreparedScan", scene.prepared)
+    ready = warm_started(ready, laid_over(ready, load_template().t1, notes))
     return _fitted(replace(scene, start=ready.start[None]), seed, _default(scene), note="; ".join(notes))
 
 
@@ -150,14 +151,10 @@ def _varied(scene: Scene, settings: TvHessianSettings) -> Result:
 
 
 def _default(scene: Scene) -> FitSettings:
-    """Return the default settings; for a single scan the weight of total variation is chosen by held-out voxels."""
-    if isinstance(scene.data, Stacks):
-        return FitSettings()
-    first = scene.first
-    coarse, _ = lattice_for(first, 2.0)
-    operator = imaging_operator(coarse, first.grid, psf_of(first, []))
-    brain = on_lattice(scene.tissues, first.grid).mask
-    return FitSettings(tv_weight=choose_tv_weight(first, operator, coarse, scene.noise_sd, brain).weight)
+    """Return the default settings; the weight of total variation is chosen by held-out voxels, as the verbs do."""
+    ready = scene.prepared
+    choice = chosen_weight_of(ready) if isinstance(ready, PreparedStacks) else chosen_weight(ready)
+    return FitSettings(tv_weight=choice.weight)
 
 
 def _fitted(scene: Scene, seed: int, settings: FitSettings, prior: Prior | None = None, note: str = "") -> Result:

@@ -80,6 +80,7 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     _add_trust(parser)
     add_brain(parser, "IMAGE")
     add_run(parser)
+    _add_device(parser)
     parser.set_defaults(run=run)
 
 
@@ -132,9 +133,21 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compare",
         action="store_true",
-        help="run every method on this scan and judge them by what needs no truth; an hour or more at 1 mm",
+        help="run every method on this scan, from the scan alone, and judge them by what needs no truth; an hour or "
+        "more at 1 mm",
     )
     group.add_argument("--save-field", action="store_true", help="write the fitted field, for `mrkit render`")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("device")
+    group.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where fits run: cpu, cuda, cuda:1 or another device of torch; what precedes and follows them runs on the "
+        "CPU (default: %(default)s)",
+    )
 
 
 def _regularisation(text: str) -> float | None:
@@ -175,6 +188,7 @@ def _one(arguments: argparse.Namespace) -> list[Path]:
         with_comparison=arguments.compare,
         with_field=arguments.save_field,
         preview=arguments.preview,
+        device=arguments.device,
     )
     return superresolve_files(job)
 
@@ -204,5 +218,6 @@ def _several(arguments: argparse.Namespace) -> list[Path]:
         tv_weight=arguments.regularisation,
         with_denoiser=arguments.prior == "denoiser",
         with_field=arguments.save_field,
+        device=arguments.device,
     )
     return superresolve_several_files(job)

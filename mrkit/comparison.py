@@ -9,23 +9,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inr.baselines import TvSettings, cubic, huber_tv, tikhonov, trilinear
+from inr.baselines import TvSettings, cubic, huber_tv, trilinear
 from inr.data import OneScan
-from inr.fit import FitSettings, fit
-from inr.heldout import Split, split
+from inr.fit import FitSettings
+from inr.heldout import Split, smooth_start, split
 from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
 from inr.methods import METHODS
 from inr.prior import Prior
-from inr.tv_hessian import tv_hessian
+from inr.tv_hessian import TvHessianSettings, for_noise, tv_hessian
 from inr.uncertainty import Whiteness, whiteness
 from mrcore.forward import predict
 from mrcore.linop import LinearOp
-from mrcore.noise import chi_moments
+from mrcore.noise import chi_moments, residual_z
 from mrcore.overlap import CORE_PROBABILITY, wm_gm_contrast
 from mrcore.resample import resample
 from mrcore.volume import TissueMap, Volume
+from mrkit.fitting import CPU, FitPlan, fit_data
 from mrkit.lattice import inner
 from mrkit.prepare import PreparedScan
+from mrkit.progress import stages
 from mrkit.trust import KeepMember, on_scan
 
 FOLD = 0
@@ -42,13 +44,17 @@ SAID: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One scan to be fitted, or a part of it: what `ready` holds, with the operator, scan and start of that part."""
+    """One scan to be fitted, or a part of it: what `ready` holds, with the operator, scan and start of that part.
+
+    What is iterated runs on `device`; all is held on the CPU.
+    """
 
     ready: PreparedScan
     operator: LinearOp
     scan: Volume
     filled: Volume
     start: Tensor
+    device: torch.device = CPU
 
     @property
     def data(self) -> OneScan:
@@ -94,6 +100,7 @@ def compare(
     priors: Mapping[str, Prior],
     tissues: TissueMap,
     keep: KeepMember | None = None,
+    device: torch.device = CPU,
 ) -> Comparison:
     """Run every method on the scan and on a part of it, and judge them.
 
@@ -104,17 +111,21 @@ def compare(
         priors: by name, each added to the default fit.
         tissues: on the lattice, whose cores contrast is measured in.
         keep: what keeps finished images, so that an interrupted comparison goes on where it was.
+        device: where methods run; `priors` work on it.
     """
-    whole = Scene(ready, ready.operator, ready.scan, ready.scan, ready.start)
+    whole = Scene(ready, ready.operator, ready.scan, ready.scan, ready.start, device)
     hidden = split(ready.operator, ready.scan.data, ready.scan.grid.spacing_mm, FOLD, seed)
-    part = _part(ready, hidden)
+    part = _part(ready, hidden, device)
     of_scan = on_scan(Volume(ready.tissues.mask.float(), ready.lattice), ready.scan)
     tested = hidden.held_out & of_scan
     judged = []
-    for name, (text, method) in methods(settings, seed, priors).items():
-        clock = _Clock(method)
-        image, unseen = (_kept(keep, f"{name} {which}", scene, clock) for which, scene in _both(whole, part))
-        judged.append(_judged(name, text, ready, image, unseen, tested, of_scan, tissues, clock.first))
+    chosen = methods(settings, seed, priors)
+    with stages(len(chosen), "method") as begin:
+        for name, (text, method) in chosen.items():
+            begin(f"comparing: {name}")
+            clock = _Clock(method)
+            image, unseen = (_kept(keep, f"{name} {which}", scene, clock) for which, scene in _both(whole, part))
+            judged.append(_judged(name, text, ready, image, unseen, tested, of_scan, tissues, clock.first))
     error = (ready.scan.data - hidden.filled)[tested]
     return Comparison(tuple(judged), _rms(error) / ready.noise_sd, int(tested.sum()))
 
@@ -141,11 +152,10 @@ def methods(settings: FitSettings, seed: int, priors: Mapping[str, Prior]) -> di
     return out
 
 
-def _part(ready: PreparedScan, hidden: Split) -> Scene:
-    filled = Volume(hidden.filled, ready.scan.grid)
-    begin = cubic(filled, ready.lattice).data
-    start = tikhonov(hidden.operator, hidden.scan, ready.noise_sd, begin, ready.lattice.spacing_mm).x.clamp_min(0)
-    return Scene(ready, hidden.operator, Volume(hidden.scan, ready.scan.grid), filled, start)
+def _part(ready: PreparedScan, hidden: Split, device: torch.device) -> Scene:
+    start = smooth_start(hidden, ready.scan.grid, ready.lattice, ready.noise_sd)
+    seen, filled = (Volume(data, ready.scan.grid) for data in (hidden.scan, hidden.filled))
+    return Scene(ready, hidden.operator, seen, filled, start, device)
 
 
 def _both(whole: Scene, part: Scene) -> tuple[tuple[str, Scene], tuple[str, Scene]]:
@@ -184,8 +194,7 @@ def _judged(
     tissues: TissueMap,
     seconds: float | None,
 ) -> Judged:
-    expected, sd = chi_moments(predict(ready.operator, image), ready.noise_sd)
-    residual = whiteness((ready.scan.data - expected) / sd, of_scan)
+    residual = whiteness(residual_z(ready.scan.data, predict(ready.operator, image), ready.noise_sd), of_scan)
     said, _ = chi_moments(predict(ready.operator, unseen)[tested], ready.noise_sd)
     error = _rms(ready.scan.data[tested] - said) / ready.noise_sd
     michelson, cnr = contrast_of(image, tissues)
@@ -207,13 +216,18 @@ def contrast_of(image: Tensor, tissues: TissueMap) -> tuple[float | None, float 
 
 
 def _huber_tv(scene: Scene, weight: float) -> Tensor:
-    ready = scene.ready
-    settings = TvSettings(weight=weight)
-    return huber_tv(scene.operator, scene.scan.data, ready.noise_sd, scene.start, ready.lattice.spacing_mm, settings).x
+    data, start, spacing = scene.data.to(scene.device), scene.start.to(scene.device), scene.ready.lattice.spacing_mm
+    return huber_tv(data.operator, data.scan, data.noise_sd, start, spacing, TvSettings(weight=weight)).x.cpu()
 
 
 def _tv_hessian(scene: Scene) -> Tensor:
-    return tv_hessian(scene.data, scene.start[None], scene.ready.lattice.spacing_mm).x[0]
+    data, start, spacing = (
+        scene.data.to(scene.device),
+        scene.start[None].to(scene.device),
+        scene.ready.lattice.spacing_mm,
+    )
+    settings = for_noise(TvHessianSettings(), scene.ready.noise_sd)
+    return tv_hessian(data, start, spacing, settings).x[0].cpu()
 
 
 def _hulfsynth(scene: Scene, seed: int) -> Tensor:
@@ -227,18 +241,9 @@ def _hulfsynth(scene: Scene, seed: int) -> Tensor:
 def _fitted(settings: FitSettings, seed: int, prior: Prior | None) -> Method:
     def run(scene: Scene) -> Tensor:
         ready = scene.ready
-        done = fit(
-            scene.data,
-            ready.lattice,
-            scene.start[None],
-            ready.foreground,
-            ready.tissues,
-            seed,
-            settings,
-            ready.resegment if scene.scan is ready.scan else None,
-            prior,
-        )
-        return done.image
+        resegment = ready.resegment if scene.scan is ready.scan else None
+        plan = FitPlan(settings, prior, device=scene.device)
+        return fit_data(ready, scene.data, scene.start[None], seed, plan, resegment).image
 
     return run
 

@@ -12,6 +12,7 @@ from mrcore.io import load_volume
 from mrcore.sidecar import stem
 from mrcore.volume import Volume
 from mrkit.api import SuperResolvedSeveral, superresolve_several
+from mrkit.devices import device_of
 from mrkit.jobs import Job, input_files, read_subject
 from mrkit.outputs import Provenance, Target, check_targets, in_space_of, write_image, write_page, write_tissues
 from mrkit.priors import denoiser_prior
@@ -29,9 +30,10 @@ class SeveralJob:
         common: files and settings that commands share; its image is the first scan, whose axes the result has.
         others: the other scans.
         voxel_mm: of the result.
-        tv_weight: of total variation; None for the default.
+        tv_weight: of total variation; None to choose it by held-out voxels.
         with_denoiser: whether the shipped denoiser pulls the images.
         with_field: whether the field is written.
+        device: torch device of the fit.
 
     Raises:
         BadInputError: two scans whose files have one name.
@@ -43,6 +45,7 @@ class SeveralJob:
     tv_weight: float | None = None
     with_denoiser: bool = False
     with_field: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         stems = [stem(path) for path in self.scans]
@@ -77,6 +80,7 @@ def superresolve_several_files(job: SeveralJob) -> list[Path]:
     Everything that can be refused is refused before the first file is written.
     """
     common = job.common
+    device = device_of(job.device)
     scans = [load_volume(path) for path in job.scans]
     said = [weighting_of(scan, path.name) for scan, path in zip(scans, job.scans, strict=True)]
     subject = read_subject(common)
@@ -86,7 +90,6 @@ def superresolve_several_files(job: SeveralJob) -> list[Path]:
     images += [*common.target.tissues("sr"), *(target.image("residualz") for target in job.targets)]
     pages = [*([job.field] if job.with_field else []), *([common.target.report("sr")] if common.with_report else [])]
     check_targets(images, pages, job.files.values(), force=common.force)
-    settings = FitSettings() if job.tv_weight is None else replace(FitSettings(), tv_weight=job.tv_weight)
     result = superresolve_several(
         scans,
         voxel_mm=job.voxel_mm,
@@ -94,8 +97,9 @@ def superresolve_several_files(job: SeveralJob) -> list[Path]:
         tissues=subject.tissues,
         weightings=said,
         seed=common.seed,
-        settings=settings,
-        prior=denoiser_prior() if job.with_denoiser else None,
+        settings=None if job.tv_weight is None else replace(FitSettings(), tv_weight=job.tv_weight),
+        prior=denoiser_prior(device=device) if job.with_denoiser else None,
+        device=device,
     )
     return _write(job, scans, said, result)
 
@@ -145,7 +149,9 @@ def _parameters(job: SeveralJob, said: list[str], result: SuperResolvedSeveral) 
         "VoxelMm": job.voxel_mm,
         "Segmenter": job.common.segmenter_used,
         "Mask": job.common.mask_used,
+        "Regularisation": "chosen by held-out voxels" if job.tv_weight is None else job.tv_weight,
         "Prior": "shipped denoiser" if job.with_denoiser else "none",
+        "Device": job.device,
         "Stacks": poses,
         "Fit": asdict(result.settings),
     }

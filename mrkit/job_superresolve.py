@@ -19,6 +19,7 @@ from mrcore.sidecar import file_sha256, software_version
 from mrcore.volume import Volume
 from mrkit.api import SuperResolved, superresolve
 from mrkit.comparison_page import comparison_json
+from mrkit.devices import device_of
 from mrkit.jobs import Job, Subject, input_files, read_subject
 from mrkit.members import Members
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
@@ -47,6 +48,7 @@ class SuperresolveJob:
         with_comparison: whether every method is run.
         with_field: whether the field is written.
         preview: whether the fit is left out.
+        device: torch device of the fits.
 
     Raises:
         BadInputError: options that contradict each other.
@@ -63,6 +65,7 @@ class SuperresolveJob:
     with_comparison: bool = False
     with_field: bool = False
     preview: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.preview and (self.n_members or self.with_comparison or self.with_field):
@@ -115,9 +118,10 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
     """
     common = job.common
     check_targets(job.images, job.pages, job.files.values(), force=common.force)
+    device = device_of(job.device)
     subject = read_subject(common)
     init = _read_init(job.init) if job.init else None
-    denoiser: Prior | None = denoiser_prior() if job.with_denoiser or job.with_comparison else None
+    denoiser: Prior | None = denoiser_prior(device=device) if job.with_denoiser or job.with_comparison else None
     members = _members(job, subject)
     result = superresolve(
         subject.volume,
@@ -135,6 +139,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         compared={"denoiser prior": denoiser} if denoiser is not None and job.with_comparison else None,
         keep_member=members.kept,
         preview=job.preview,
+        device=device,
     )
     written = _write(job, subject, result)
     members.remove()
@@ -218,6 +223,7 @@ def _parameters(job: SuperresolveJob, subject: Subject) -> dict[str, object]:
         "Likelihood": "absolute errors" if job.with_absolute_errors else "Rician",
         "FreeOfBias": job.free_of_bias,
         "Init": job.init.name if job.init else "none",
+        "Device": job.device,
     }
 
 

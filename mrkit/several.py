@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from inr.baselines import cubic
+from inr.choice import CHOICE_VOXEL_MM, Choice, choose_tv_weight_of
 from inr.fit import Fit, FitSettings, fit
 from inr.prior import Prior
 from inr.render import FittedField, fitted_field
 from inr.stacks import Stack, Stacks
 from mrcore.errors import BadInputError
-from mrcore.forward import predict
-from mrcore.linop import LinearOp
-from mrcore.noise import chi_moments
+from mrcore.forward import covering_grid
+from mrcore.noise import residual_z
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
+from mrkit.devices import device_of
+from mrkit.fitting import CPU
 from mrkit.lattice import inner
 from mrkit.prepare import usable
 from mrkit.stacks import PreparedStacks, prepare_stacks, told
+from mrkit.trust import on_scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,7 @@ def superresolve_several(
     seed: int = 0,
     settings: FitSettings | None = None,
     prior: Prior | None = None,
+    device: str | torch.device = CPU,
 ) -> SuperResolvedSeveral:
     """Fit one image a contrast and shared tissues to several `scans` of one person.
 
@@ -79,32 +83,57 @@ def superresolve_several(
         segmenter: what finds the initial tissues; by default mrkit's, for the weighting of the scan it works on.
         weightings: BIDS suffix of each scan; told from sidecars and names otherwise.
         seed: of the field's first state.
-        settings: of the fit.
+        settings: of the fit; without them the weight of total variation, where no prior takes its place, is chosen by
+            held-out voxels of all scans.
         prior: what pulls the images towards likely ones.
+        device: torch device of the fit, such as `cuda`; the prior must work on it. The result is on the CPU.
 
     Raises:
-        BadInputError: fewer than two scans, scans that cannot be used, or whose brain cannot be found.
+        BadInputError: fewer than two scans, scans that cannot be used, or whose brain cannot be found, or a device that
+            is not there.
         GridMismatchError: mask or tissues on another grid than the first scan.
     """
     if len(scans) < 2:
         raise BadInputError(f"several scans of one person are needed, got {len(scans)}; for one there is superresolve")
+    place = device_of(device)
     scans = [usable(scan) for scan in scans]
     ready = prepare_stacks(
         scans, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter, weightings=weightings
     )
-    settings = settings or FitSettings()
+    notes = list(ready.notes)
+    if settings is None:
+        settings = _settings_for(ready, prior, place, notes)
+    there = ready.to(place)
     done = fit(
-        ready.stacks,
+        there.stacks,
         ready.lattice,
-        ready.start,
-        ready.foreground,
-        ready.tissues,
+        there.start,
+        there.foreground,
+        there.tissues,
         seed,
         settings,
-        ready.resegment,
+        there.resegment,
         prior,
     )
-    return _result(scans, ready, done, settings)
+    return _result(scans, replace(ready, notes=tuple(notes)), done.to(CPU), settings)
+
+
+def chosen_weight_of(ready: PreparedStacks, device: torch.device = CPU) -> Choice:
+    """Return the weight of total variation that predicts held-out voxels of the brain best, on a coarse lattice."""
+    voxel_mm = max(CHOICE_VOXEL_MM, *ready.lattice.spacing_mm)
+    data = replace(ready.stacks, lattice=covering_grid(ready.lattice, voxel_mm), support=None)
+    brain = Volume(ready.tissues.mask.float(), ready.lattice)
+    masks = [on_scan(brain, Volume(stack.scan.data, stack.grid)).to(device) for stack in data.stacks]
+    return choose_tv_weight_of(data.to(device), masks)
+
+
+def _settings_for(ready: PreparedStacks, prior: Prior | None, device: torch.device, notes: list[str]) -> FitSettings:
+    """Return settings with the weight of total variation that suits the scans; `notes` learn why."""
+    if prior is not None:
+        return FitSettings()  # a prior takes the place of total variation
+    choice = chosen_weight_of(ready, device)
+    notes.append(choice.message)
+    return replace(FitSettings(), tv_weight=choice.weight)
 
 
 def _result(scans: Sequence[Volume], ready: PreparedStacks, done: Fit, settings: FitSettings) -> SuperResolvedSeveral:
@@ -128,7 +157,7 @@ def _result(scans: Sequence[Volume], ready: PreparedStacks, done: Fit, settings:
         images,
         tuple(cubic(scans[_lead(data, number)], ready.output_grid) for number in range(len(images))),
         TissueMap(prob, ready.tissues.names, ready.output_grid),
-        tuple(_residual(s, op, done.images) for s, op in zip(data.stacks, data.operators, strict=True)),
+        _residuals(data, done.images),
         data.stacks,
         done.solution,
         tuple(notes),
@@ -146,7 +175,6 @@ def _meta(scans: Sequence[Volume], data: Stacks, contrast: int) -> dict[str, obj
     return {key: value for key, value in meta.items() if key not in ("Acquisition", "Simulation")}
 
 
-def _residual(stack: Stack, operator: LinearOp, images: Tensor) -> Volume:
-    predicted = stack.scale * predict(operator, images[stack.contrast])
-    expected, sd = chi_moments(predicted, stack.noise_sd)
-    return Volume((stack.scan.data - expected) / sd, stack.scan.grid)
+def _residuals(data: Stacks, images: Tensor) -> tuple[Volume, ...]:
+    pairs = zip(data.stacks, data.predictions(images), strict=True)
+    return tuple(Volume(residual_z(s.scan.data, seen, s.noise_sd), s.scan.grid) for s, seen in pairs)

@@ -8,29 +8,27 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inr.baselines import cubic, tikhonov
-from inr.choice import Choice, choose_tv_weight
-from inr.data import BiasedScan, Misfit, OneScan, with_bias
-from inr.fit import Fit, FitSettings, fit
-from inr.heldout import Split
+from inr.baselines import cubic
+from inr.choice import CHOICE_VOXEL_MM, Choice, choose_tv_weight
+from inr.data import BiasedScan, Misfit
+from inr.fit import Fit, FitSettings
 from inr.loss import rician_misfit
 from inr.prior import Prior
 from inr.render import FittedField, fitted_field
-from inr.uncertainty import FitOnce
 from mrcore.forward import imaging_operator, predict
-from mrcore.noise import chi_moments
+from mrcore.noise import residual_z
+from mrcore.ops import DiagonalOp
 from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
 from mrkit.comparison import Comparison, compare
 from mrkit.contrast_mapping import own_contrast
+from mrkit.devices import device_of
+from mrkit.fitting import CPU, FitPlan, fit_prepared, refit
 from mrkit.lattice import inner, lattice_for
-from mrkit.prepare import PreparedScan, find_tissues, prepare, psf_of, usable
+from mrkit.prepare import PreparedScan, prepare, psf_of, usable
 from mrkit.trust import KeepMember, Trust, kept_members, on_scan, trust
-from mrkit.warm_start import warm_started
-
-CHOICE_VOXEL_MM = 2.0
-"""Voxel of the lattice on which the weight of total variation is chosen; its unit makes it hold on all lattices."""
+from mrkit.warm_start import laid_over, warm_started
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +71,7 @@ def superresolve(
     compared: Mapping[str, Prior] | None = None,
     keep_member: KeepMember | None = None,
     preview: bool = False,
+    device: str | torch.device = CPU,
 ) -> SuperResolved:
     """Fit image and tissues of this subject to `scan` and render them at `voxel_mm`.
 
@@ -91,106 +90,99 @@ def superresolve(
         free_of_bias: whether a smooth receive field is found with the image and taken out of it.
         init: image to start from, of this person or a template; it is laid over the scan first.
         n_members: fits of the ensemble that says how far the result can be trusted; even, 0 for none.
-        compared: priors by name; all methods, and the default with each of these, are run and judged. None: no such.
+        compared: priors by name; all methods, and the default with each of these, are run and judged, from the scan
+            alone (no `init`) and with the Rician likelihood. None: no such.
         keep_member: what keeps finished members and methods.
         preview: return the Tikhonov image, without a fit.
+        device: torch device of the fits, such as `cuda`; priors must work on it. All that precedes and follows a fit
+            runs on the CPU, where the result is.
 
     Raises:
-        BadInputError: a scan that cannot be used, or whose brain cannot be found.
+        BadInputError: a scan that cannot be used, or whose brain cannot be found, or a device that is not there.
         GridMismatchError: mask or tissues on another grid.
     """
+    place = device_of(device)
     scan = usable(scan)
-    found_first: list[str] = []
+    plain = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter, segment_start=not preview)
+    notes = list(plain.notes)
+    guess = None if init is None else laid_over(plain, usable(init), notes)
+    ready = plain if guess is None else warm_started(plain, guess)
     if preview:
-        # Given tissues are not found anew on the fine lattice, which takes longer than all else.
-        tissues, mask = find_tissues(scan, tissues, mask, segmenter, found_first), None
-    ready = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter)
-    notes = [*found_first, *(note for note in ready.notes if not found_first or note != "tissues: given maps")]
-    if init is not None:
-        ready = warm_started(ready, usable(init), notes)
-    if preview:
-        notes.append("preview: a Tikhonov image, without a fit")
-        ended = Solution(ready.start, True, 0, (), "preview: no fit")
-        return _result(scan, ready, ready.start, ready.tissues.prob, ended, notes)
-    if settings is None and prior is not None:
-        settings = FitSettings()  # a prior takes the place of total variation
-    if settings is None:
-        choice = chosen_weight(ready)
-        notes.append(choice.message)
-        settings = replace(FitSettings(), tv_weight=choice.weight)
-    fitted = fit_prepared(ready, seed, settings, prior, likelihood, free_of_bias=free_of_bias)
-    if isinstance(fitted.data, BiasedScan) and fitted.data.bias is not None:
-        shading = fitted.data.bias.field()[ready.tissues.mask]
-        notes.append(
-            f"a smooth receive field of {float(shading.min()):.2f} to {float(shading.max()):.2f} was taken out"
-        )
-        # What follows, residuals and trust, knows the field.
-        ready = replace(ready, operator=fitted.data.model, start=ready.start / fitted.data.bias.field())
-    if not fitted.solution.converged:
-        notes.append(f"the fit had not settled: {fitted.solution.message}")
-    notes += _scarce(fitted.prob, ready.tissues.names)
+        return _preview(scan, ready, notes)
+    plan = FitPlan(settings or _settings_for(ready, prior, place, notes), prior, likelihood, guess, place)
+    fitted = fit_prepared(ready, seed, plan, free_of_bias=free_of_bias)
+    if (bias := _bias_of(fitted)) is not None:
+        # What follows, residuals, trust and comparison, knows the field.
+        plain, ready = (_biased(each, bias) for each in (plain, ready))
+        plan = replace(plan, guess=None if guess is None else guess / bias)
+    notes += _fit_notes(fitted, ready, bias)
     found: Trust | None = None
     if n_members:
-        again = kept_members(refit(ready, settings, prior), keep_member)
-        found = trust(ready, fitted.image, again, n_members, seed)
+        found = trust(ready, fitted.image, kept_members(refit(ready, plan), keep_member), n_members, seed)
         notes += found.notes
     result = _result(scan, ready, fitted.image, fitted.prob, fitted.solution, notes)
-    result = replace(result, notes=(*result.notes, *_contrast_notes(result)))
-    field = fitted_field(fitted, settings, ready.tissues.names, ready.scale)
+    table: Comparison | None = None
     if compared is not None:
         own = TissueMap(fitted.prob, ready.tissues.names, ready.lattice)
-        table = compare(ready, settings, seed, compared, own, keep_member)
-        result = replace(result, comparison=table)
-    return replace(result, settings=settings, field=field, trust=found)
-
-
-def fit_prepared(
-    ready: PreparedScan,
-    seed: int,
-    settings: FitSettings,
-    prior: Prior | None = None,
-    likelihood: Misfit = rician_misfit,
-    *,
-    free_of_bias: bool = False,
-) -> Fit:
-    """Fit one prepared scan."""
-    data, start = OneScan(ready.scan.data, ready.operator, ready.noise_sd, likelihood), ready.start[None]
-    if free_of_bias:
-        data, start = with_bias(data, start, ready.tissues.prob, ready.lattice.spacing_mm)
-    return fit(
-        data,
-        ready.lattice,
-        start,
-        ready.foreground,
-        ready.tissues,
-        seed,
-        settings,
-        ready.resegment,
-        prior,
+        table = compare(plain, plan.settings, seed, compared, own, keep_member, place)
+    return replace(
+        result,
+        notes=(*result.notes, *_contrast_notes(result)),
+        settings=plan.settings,
+        field=fitted_field(fitted, plan.settings, ready.tissues.names, ready.scale),
+        trust=found,
+        comparison=table,
     )
 
 
-def refit(ready: PreparedScan, settings: FitSettings, prior: Prior | None) -> FitOnce:
-    """Return what fits a part of the scan as `fit_prepared` fits the whole; tissues are not segmented again."""
-
-    def fit_once(seen: Split) -> Tensor:
-        begin = cubic(Volume(seen.filled, ready.scan.grid), ready.lattice).data
-        smooth = tikhonov(seen.operator, seen.scan, ready.noise_sd, begin, ready.lattice.spacing_mm).x.clamp_min(0)
-        part = OneScan(seen.scan, seen.operator, ready.noise_sd)
-        done = fit(part, ready.lattice, smooth[None], ready.foreground, ready.tissues, seen.seed, settings, None, prior)
-        return done.image
-
-    return fit_once
+def _preview(scan: Volume, ready: PreparedScan, notes: list[str]) -> SuperResolved:
+    """Return the start of the fit as the result."""
+    said = [*notes, "preview: a Tikhonov image, without a fit"]
+    ended = Solution(ready.start, True, 0, (), "preview: no fit")
+    return _result(scan, ready, ready.start, ready.tissues.prob, ended, said)
 
 
-def chosen_weight(ready: PreparedScan) -> Choice:
+def _settings_for(ready: PreparedScan, prior: Prior | None, device: torch.device, notes: list[str]) -> FitSettings:
+    """Return settings with the weight of total variation that suits the scan; `notes` learn why."""
+    if prior is not None:
+        return FitSettings()  # a prior takes the place of total variation
+    choice = chosen_weight(ready, device)
+    notes.append(choice.message)
+    return replace(FitSettings(), tv_weight=choice.weight)
+
+
+def chosen_weight(ready: PreparedScan, device: torch.device = CPU) -> Choice:
     """Return the weight of total variation that predicts held-out voxels of the brain best, on a coarse lattice."""
     scan = ready.scan
     voxel_mm = max(CHOICE_VOXEL_MM, *ready.lattice.spacing_mm)
     coarse, _ = lattice_for(scan, voxel_mm)
-    operator = imaging_operator(coarse, scan.grid, psf_of(scan, []))
-    of_scan = on_scan(Volume(ready.tissues.mask.float(), ready.lattice), scan)
-    return choose_tv_weight(scan, operator, coarse, ready.noise_sd, of_scan)
+    operator = imaging_operator(coarse, scan.grid, psf_of(scan, []), device=device)
+    of_scan = on_scan(Volume(ready.tissues.mask.float(), ready.lattice), scan).to(device)
+    there = Volume(scan.data.to(device), scan.grid)
+    return choose_tv_weight(there, operator, coarse, ready.noise_sd, of_scan)
+
+
+def _bias_of(fitted: Fit) -> Tensor | None:
+    """Return the receive field (X, Y, Z) that was found with the image; None where none was sought."""
+    data = fitted.data
+    return data.bias.field() if isinstance(data, BiasedScan) and data.bias is not None else None
+
+
+def _biased(ready: PreparedScan, bias: Tensor) -> PreparedScan:
+    """Return the scan as one of an image times the receive field `bias` (X, Y, Z)."""
+    operator = ready.operator @ DiagonalOp(bias.to(ready.operator.dtype))
+    return replace(ready, operator=operator, start=ready.start / bias)
+
+
+def _fit_notes(fitted: Fit, ready: PreparedScan, bias: Tensor | None) -> list[str]:
+    """Return what a reader must know of the fit."""
+    notes = []
+    if bias is not None:
+        inside = bias[ready.tissues.mask]
+        notes.append(f"a smooth receive field of {float(inside.min()):.2f} to {float(inside.max()):.2f} was taken out")
+    if not fitted.solution.converged:
+        notes.append(f"the fit had not settled: {fitted.solution.message}")
+    return [*notes, *_scarce(fitted.prob, ready.tissues.names)]
 
 
 def _result(
@@ -200,12 +192,12 @@ def _result(
     kept = {key: value for key, value in scan.meta.items() if key not in ("Acquisition", "Simulation")}
     on_output = inner(Volume(image * ready.scale, ready.lattice, kept), ready.output_grid)
     tissues = torch.stack([inner(Volume(p, ready.lattice), ready.output_grid).data for p in prob])
-    expected, sd = chi_moments(predict(ready.operator, image), ready.noise_sd)
+    residual = residual_z(ready.scan.data, predict(ready.operator, image), ready.noise_sd)
     return SuperResolved(
         on_output,
         TissueMap(tissues, ready.tissues.names, ready.output_grid),
         cubic(Volume(scan.data, scan.grid, kept), ready.output_grid),
-        Volume((ready.scan.data - expected) / sd, scan.grid, kept),
+        Volume(residual, scan.grid, kept),
         ready.noise.sd,
         replace(solution, x=on_output.data),
         tuple(notes),

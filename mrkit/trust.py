@@ -19,6 +19,7 @@ from mrcore.volume import TissueMap, Volume
 from mrkit.contrast_mapping import map_contrast
 from mrkit.lattice import inner
 from mrkit.prepare import PreparedScan
+from mrkit.progress import stages
 
 N_SEEDS = 2
 N_SAMPLES = 4
@@ -69,17 +70,24 @@ def trust(ready: PreparedScan, image: Tensor, fit_once: FitOnce, n_members: int,
     """
     brain = ready.tissues.mask
     of_scan = on_scan(Volume(brain.float(), ready.lattice), ready.scan)
-    found = ensemble(
-        ready.operator,
-        ready.scan.data,
-        ready.scan.grid.spacing_mm,
-        ready.noise_sd,
-        of_scan,
-        fit_once,
-        seed,
-        n_folds=max(1, n_members // N_SEEDS),
-        n_seeds=N_SEEDS,
-    )
+    n_folds = max(1, n_members // N_SEEDS)
+    with stages(n_folds * N_SEEDS, "member") as begin:
+
+        def announced(seen: Split) -> Tensor:
+            begin("fitting again, to a part of the scan")
+            return fit_once(seen)
+
+        found = ensemble(
+            ready.operator,
+            ready.scan.data,
+            ready.scan.grid.spacing_mm,
+            ready.noise_sd,
+            of_scan,
+            announced,
+            seed,
+            n_folds,
+            N_SEEDS,
+        )
     sd = _total_sd(ready, image, found, of_scan, seed)
     # A whole image, not its detail, is taken apart: its own level is its prior sd.
     unseen = null_component(ready.operator, image, ready.noise_sd, 1.0, MAX_ITER) * ready.foreground

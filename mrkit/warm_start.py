@@ -10,6 +10,7 @@ from torch import Tensor
 from inr.baselines import tikhonov
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
+from mrcore.linop import LinearOp
 from mrcore.register import RegisterSettings, register
 from mrcore.resample import resample
 from mrcore.volume import Volume
@@ -19,11 +20,11 @@ from mrkit.trust import on_scan
 RIGID = RegisterSettings(dof=6, levels_mm=(8.0, 4.0))
 
 
-def warm_started(ready: PreparedScan, init: Volume, notes: list[str]) -> PreparedScan:
-    """Return the scan with a start that has what the scan does not show from `init`; `notes` learn how well it fits.
+def laid_over(ready: PreparedScan, init: Volume, notes: list[str]) -> Tensor:
+    """Return `init` (X, Y, Z; WM = 1) as a guess of the scan's image; `notes` learn how well it fits.
 
-    `init` is moved rigidly onto the scan's image, its intensities are fitted linearly to the scan through the forward
-    model, and what the scan says against it is taken away by Tikhonov's solution for the difference.
+    It is moved rigidly onto the scan's image, and its intensities are fitted linearly to the scan through the forward
+    model.
 
     Raises:
         BadInputError: an image that has nothing in common with the scan.
@@ -34,15 +35,26 @@ def warm_started(ready: PreparedScan, init: Volume, notes: list[str]) -> Prepare
     there = resample(Volume(init.data, moved), ready.lattice, order=3).data.clamp_min(0)
     of_scan = on_scan(Volume(ready.tissues.mask.float(), ready.lattice), ready.scan)
     gain, offset, share = _linear(ready.operator(there)[of_scan], ready.scan.data[of_scan])
-    guess = (gain * there + offset).clamp_min(0) * ready.foreground
-    against = ready.scan.data - ready.operator(guess)
-    blank = torch.zeros_like(guess)
-    change = tikhonov(ready.operator, against, ready.noise_sd, blank, ready.lattice.spacing_mm).x
     notes.append(
         f"started from another image, laid over the scan ({found.message}); through the forward model it explains "
         f"{100 * share:.0f} % of the scan's variance; detail that the scan does not show may be that image's"
     )
-    return replace(ready, start=(guess + change).clamp_min(0))
+    return (gain * there + offset).clamp_min(0) * ready.foreground
+
+
+def started_from(guess: Tensor, operator: LinearOp, scan: Tensor, noise_sd: float, lattice: Grid) -> Tensor:
+    """Return `guess` (X, Y, Z) without what `scan` says against it: Tikhonov's solution for the difference is added.
+
+    Of a part of a scan (see `inr.heldout`) the start has nothing of what is hidden.
+    """
+    blank = torch.zeros_like(guess)
+    change: Tensor = tikhonov(operator, scan - operator(guess), noise_sd, blank, lattice.spacing_mm).x
+    return (guess + change).clamp_min(0)
+
+
+def warm_started(ready: PreparedScan, guess: Tensor) -> PreparedScan:
+    """Return the scan with a start that has what the scan does not show from the `guess` of `laid_over`."""
+    return replace(ready, start=started_from(guess, ready.operator, ready.scan.data, ready.noise_sd, ready.lattice))
 
 
 def _linear(predicted: Tensor, seen: Tensor) -> tuple[float, float, float]:

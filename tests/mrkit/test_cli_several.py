@@ -93,6 +93,22 @@ def test_options_for_one_scan_are_refused(done, option, capsys):
     assert not (folder / "refused").exists()
 
 
+def test_the_weight_is_chosen_by_all_scans_and_written(done):
+    folder, _ = done
+    sidecar = json.loads((folder / "out" / "ax_T1w_sr.json").read_text())
+    assert sidecar["Parameters"]["Regularisation"] == "chosen by held-out voxels"
+    said = next(note for note in sidecar["Notes"] if note.startswith("weight of total variation"))
+    assert f"variation {sidecar['Parameters']['Fit']['tv_weight']:.2g} per mm" in said
+    assert sidecar["Parameters"]["Device"] == "cpu"
+
+
+def test_a_device_that_is_not_there(done, capsys):
+    folder, _ = done
+    assert superresolve(folder, "refused", "--device", "cuda:99") != 0
+    assert "device 'cuda:99' cannot be used here" in capsys.readouterr().err
+    assert not (folder / "refused").exists()
+
+
 def test_nothing_is_overwritten(done, capsys):
     folder, _ = done
     assert superresolve(folder, "out") != 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mrcore.io import load_volume
+from mrkit import fitting
 from mrkit.cli import main
 
 SHAPE = (26, 30, 14)
@@ -91,13 +92,14 @@ def test_sidecar_keeps_the_scanner_and_leaves_the_patient_out(done):
     assert sidecar["Seed"] == 3
     assert sidecar["Parameters"]["VoxelMm"] == 5.5
     assert sidecar["Parameters"]["Weighting"] == "T1w"
+    assert sidecar["Parameters"]["Device"] == "cpu"
     assert sidecar["Fit"]["NoiseSd"] == pytest.approx(3.0, rel=0.15)
     assert set(sidecar["SourcesSHA256"]) == {"sub-01_T1w.nii.gz", "labels.nii.gz"}
     assert "private" not in "".join(path.read_text() for path in (done / "out").glob("*.json"))
 
 
 def test_same_seed_same_bytes(done, tmp_path):
-    assert superresolve(tmp_path, "out") == 0
+    assert superresolve(tmp_path, "out", "--device", "cpu") == 0
     assert hashes(tmp_path / "out") == hashes(done / "out")
 
 
@@ -155,6 +157,7 @@ def test_a_preview_makes_no_fit(tmp_path):
     [
         (("--preview", "--uncertainty", "2"), "makes no fit"),
         (("--init", "nowhere.nii.gz"), "nowhere.nii.gz"),
+        (("--device", "cuda:99"), "device 'cuda:99' cannot be used here"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(tmp_path, capfd, options, said):
@@ -167,6 +170,24 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path, capfd, options, said):
 def test_options_that_cannot_be(tmp_path, options):
     with pytest.raises(SystemExit, match="2"):
         superresolve(tmp_path, "out", *options)
+
+
+def test_what_was_fitted_before_an_interruption_is_not_fitted_again(done, tmp_path, monkeypatch):
+    fitted, fit = [], fitting.fit
+
+    def interrupted(*arguments):
+        fitted.append(1)
+        if len(fitted) == 3:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(fitting, "fit", interrupted)
+    options = ("--uncertainty", "2", "--regularisation", "0.7", "--no-report")
+    assert superresolve(tmp_path, "out", *options) != 0
+    assert len(list((tmp_path / "out" / ".sub-01_T1w_members").iterdir())) == 1
+    assert superresolve(tmp_path, "out", *options) == 0
+    assert len(fitted) == 3 + 2, "the fit itself and the second member"
+    assert not (tmp_path / "out" / ".sub-01_T1w_members").exists()
 
 
 def test_likelihood_and_receive_field_are_used_and_written(done, tmp_path):
