@@ -1,18 +1,19 @@
 """Fingerprints that are not ours: KomaMRI's radial raw data, and the spheres of the ISMRM/NIST phantom.
 
-KomaMRI's Bloch simulation of a BrainWeb slice is reconstructed to its phantom's T1 and T2. For the NIST phantom there
-are maps of another group (ranges only) and the reference values of its spheres, which we scan and reconstruct.
+KomaMRI's data are described in `fingerprinting_koma`. For the NIST phantom there are maps of another group (ranges
+only) and the reference values of its spheres, which we scan and reconstruct.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from fingerprinting_methods import METHODS, MRI2QMAP, Ready, model_of, prepared
+from fingerprinting_koma import KOMA, koma_rows
+from fingerprinting_methods import METHODS, MRI2QMAP, model_of, prepared
 from fingerprinting_scene import Case, Truth, scanned
 from numpy.typing import NDArray
 from results import Row, target
@@ -22,21 +23,10 @@ from sources import version_of
 from store import Store
 
 from mrcore.grid import Grid
-from mrcore.mrf_sequence import MrfSequence
-from recon.dictionary import bssfp_model, fisp_model
-from recon.rawdata import RawData
+from recon.dictionary import fisp_model
 from recon.sequence import delics_sequence
-from recon.trajectory import Trajectory
 
-KOMA, NIST_MAPS, NIST = "Foreign data: KomaMRI radial", "Foreign data: maps of the NIST phantom", "Spheres as NIST's"
-KOMA_METHODS = ("subspace CG", "LRTV", "MRI2Qmap, TV for the net", MRI2QMAP)
-KOMA_TISSUES: Mapping[str, tuple[int, float, float]] = {
-    "WM": (70, 0.5, 0.07),
-    "GM": (46, 0.833, 0.083),
-    "CSF": (23, 2.569, 0.329),
-}
-"""Code in the label slice, T1 and T2 in s at 1.5 T, as KomaMRI sets them."""
-_KOMA_STEP_MM, _LABEL_STEP_MM = 2.3, 0.5
+NIST_MAPS, NIST = "Foreign data: maps of the NIST phantom", "Spheres as NIST's"
 
 LONGEST_S = (1.989, 0.5813)
 """Longest T1 of the spheres with nickel chloride and longest T2 of those with manganese chloride, at 3 T; as below."""
@@ -53,7 +43,7 @@ Stupic et al., MRM 2021;86:1194.
 def rows_of(data: Path, store: Store) -> list[Row]:
     """Return the rows of all foreign data that are in the folder `data`."""
     makers = {
-        "koma": (_koma, data / "mrf" / "koma_mrf_radial_raw.npz"),
+        "koma": (koma_rows, data / "mrf" / "koma_mrf_radial_raw.npz"),
         "maps": (_nist_maps, data / "copyleft" / "imr_nist_T1_map.mat"),
         "spheres": (_spheres, data),
     }
@@ -76,70 +66,6 @@ def targets_of(rows: Sequence[Row]) -> list[Row]:
         worst = max((abs(float(str(row[f"{quantity} error %"]))) for row in ours), default=math.nan)
         out.append(target(f"KomaMRI: largest error of {quantity} in WM and GM, %", worst, at_most=bound))
     return out
-
-
-def koma_raw(data: Path) -> RawData:
-    """Return KomaMRI's samples, in the phase of the receiver that follows the RF, with their sequence.
-
-    The file's table does not say all. A balanced train whose first flip angle is not played, after half an inversion,
-    explains the samples best, given the phantom: correlation 0.92, as written 0.83. The rest is not explained.
-    """
-    with np.load(data / "mrf" / "koma_mrf_radial_raw.npz") as file:
-        arrays = {name: file[name] for name in file.files}
-    n_frames, n_samples = arrays["signal"].shape
-    grid = Grid((100, 100, 1), np.diag([_KOMA_STEP_MM, _KOMA_STEP_MM, 5.0, 1.0]))
-    phase, te_ms, tr_ms = (torch.from_numpy(arrays[name][:n_frames]) for name in ("PH_deg", "TE_ms", "TR_ms"))
-    flip = torch.from_numpy(arrays["FA_deg"][1 : n_frames + 1])
-    sequence = MrfSequence(flip, tr_ms / 1000, te_ms / 1000, 0.05, inversion_efficiency=0.5, phase_deg=phase)
-    samples = (
-        torch.from_numpy(arrays["signal"]) * torch.polar(torch.ones(n_frames), -torch.deg2rad(phase).float())[:, None]
-    )
-    k = torch.from_numpy(arrays["traj"].reshape(-1, 2)) / _KOMA_STEP_MM
-    frame = torch.arange(n_frames).repeat_interleave(n_samples)
-    return RawData(samples.reshape(1, -1), Trajectory(k, frame, n_frames, grid), sequence=sequence)
-
-
-def _koma(data: Path) -> list[Row]:
-    raw = koma_raw(data)
-    if raw.sequence is None:
-        return []
-    ready = prepared(raw, model_of(raw.sequence, bssfp_model(raw.sequence)))
-    labels = loadmat(data / "mrf" / "koma_brain2D_labels.mat")["axial"].T  # the first axis of k is the second of labels
-    tissues = {name: _on_grid(labels == code, raw.grid) for name, (code, _, _) in KOMA_TISSUES.items()}
-    return [row for method in KOMA_METHODS for row in _koma_rows(method, ready, tissues)]
-
-
-def _koma_rows(method: str, ready: Ready, tissues: Mapping[str, NDArray[np.bool_]]) -> list[Row]:
-    maps = METHODS[method](ready)
-    rows: list[Row] = []
-    for name, inside in tissues.items():
-        chosen = torch.from_numpy(inside) & (maps.t1_s > 0)
-        t1_s, t2_s = (float(values[chosen].median()) for values in (maps.t1_s, maps.t2_s))
-        _, true_1, true_2 = KOMA_TISSUES[name]
-        row = {
-            "table": KOMA,
-            "method": method,
-            "tissue": name,
-            "voxels": int(chosen.sum()),
-            "T1 s": t1_s,
-            "true T1 s": true_1,
-        }
-        row |= {"T1 error %": 100 * (t1_s / true_1 - 1), "T2 s": t2_s, "true T2 s": true_2}
-        rows.append({**row, "T2 error %": 100 * (t2_s / true_2 - 1)})
-    return rows
-
-
-def _on_grid(inside: NDArray[np.bool_], grid: Grid) -> NDArray[np.bool_]:
-    """Return a tissue of the label slice on a grid of the same centre, less its border."""
-    inner = ndimage.binary_erosion(inside, iterations=2)
-    places = [
-        np.round((np.arange(n) - n // 2) * _KOMA_STEP_MM / _LABEL_STEP_MM).astype(int) + size // 2
-        for n, size in zip(grid.shape[:2], inside.shape, strict=True)
-    ]
-    held = [(place >= 0) & (place < size) for place, size in zip(places, inside.shape, strict=True)]
-    out = np.zeros(grid.shape[:2], bool)
-    out[np.ix_(*held)] = inner[np.ix_(*(place[h] for place, h in zip(places, held, strict=True)))]
-    return out[..., None]
 
 
 def _nist_maps(data: Path) -> list[Row]:
