@@ -7,7 +7,7 @@ and flags. Inati et al., MRM 2017;77:411; https://ismrmrd.readthedocs.io.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def read_ismrmrd(
     path: Path,
     *,
     sequence: MrfSequence | None = None,
+    trajectory: Callable[[Grid], Trajectory] | None = None,
     frame_counter: str | None = None,
     k_unit: str = "cycles/voxel",
     fov_mm: Triple | None = None,
@@ -73,45 +74,32 @@ def read_ismrmrd(
     varies first, else the order in time: each acquisition is a frame, and a `sequence` shorter than the acquisitions
     is taken to have been repeated. The `sequence` is that of the header where None is given and the header lists it.
     Trajectories are those stored, in `k_unit`: `cycles/voxel` of the encoded space (-0.5 to 0.5, as the format
-    suggests), `cycles/m` or `rad/m`; Cartesian data without one take it from the encoding counters and limits. Noise
-    acquisitions become `noise`; calibration, navigators and the like are left out. `fov_mm` replaces a field of view
-    that the header lacks; `slice_index` chooses one of several slices.
+    suggests), `cycles/m` or `rad/m`; Cartesian data without one take it from the encoding counters and limits;
+    `trajectory`, from the image's grid, stands for all of these, frames included. Noise acquisitions become `noise`;
+    calibration, navigators and the like are left out. `fov_mm` replaces a field of view that the header lacks;
+    `slice_index` chooses one of several slices.
 
     Raises:
         MissingExtraError: h5py is not installed.
         BadInputError: a file that cannot be read, is cut off or lacks what is needed; coils that are missing.
     """
-    h5py = _h5py()
-    try:
-        with h5py.File(path, "r") as file:
-            group = file[dataset]
-            text, table = group["xml"][0], group["data"][()]
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise BadInputError(f"{path} cannot be read as ISMRMRD ({error}); is the file whole?") from error
-    header = parse_header(text.decode() if isinstance(text, bytes) else str(text), path, fov_mm)
+    header, table = _opened(path, dataset, fov_mm)
     head, data, traj = (table[name] for name in ("head", "data", "traj"))
     images = np.flatnonzero(~_flagged(head["flags"], (_NOISE, *_NO_IMAGE)))
     images = _chosen_slice(images, head["idx"]["slice"][images], slice_index, path)
     n_coils = _n_coils(head[images], header, path)
-    noise = [_channels(i, head, data, path) for i in np.flatnonzero(_flagged(head["flags"], (_NOISE,))).tolist()]
     sequence = header.sequence() if sequence is None else sequence
-    frames, n_frames = _frames(head["idx"][images], header, frame_counter, sequence, path)
-    parts, points, owners = [], [], []
-    for i, frame in zip(images.tolist(), frames, strict=True):
-        kept = slice(int(head["discard_pre"][i]), int(head["number_of_samples"][i] - head["discard_post"][i]))
-        samples, k = _channels(i, head, data, path), _positions(i, head, traj, header, k_unit, path)
-        if _flagged(head["flags"][i], (_REVERSE,)) and not head["trajectory_dimensions"][i]:
-            samples = samples[:, ::-1]
-        parts.append(samples[:, kept])
-        points.append(k[kept])
-        owners.append(np.full(len(k[kept]), frame, np.int64))
     grid = _grid(head[images[0]], header)
-    trajectory = Trajectory(_tensor(np.concatenate(points)), _tensor(np.concatenate(owners)), n_frames, grid)
-    alone = [n for n in noise if len(n) == n_coils]
-    if len(alone) < len(noise):
-        raise BadInputError(f"{path}: noise acquisitions have other channels than the {n_coils} of the data")
-    together = _tensor(np.concatenate(alone, axis=1)) if alone else None
-    return RawData(_tensor(np.concatenate(parts, axis=1)), trajectory, together, sequence)
+    samples = [_image_samples(i, head, data, path) for i in images.tolist()]
+    if trajectory is None:
+        frames, n_frames = _frames(head["idx"][images], header, frame_counter, sequence, path)
+        points = [_positions(i, head, traj, header, k_unit, path)[_kept(i, head, path)] for i in images.tolist()]
+        frame = np.repeat(frames, [len(k) for k in points])
+        placed = Trajectory(_tensor(np.concatenate(points)), _tensor(frame), n_frames, grid)
+    else:
+        placed = trajectory(grid)
+    noise = _noise(head, data, n_coils, path)
+    return RawData(_tensor(np.concatenate(samples, axis=1)), placed, noise, sequence)
 
 
 def write_ismrmrd(raw: RawData, path: Path, *, force: bool = False) -> None:
@@ -137,6 +125,23 @@ def write_ismrmrd(raw: RawData, path: Path, *, force: bool = False) -> None:
         group = file.create_group("dataset")
         group.create_dataset("xml", data=[text], dtype=h5py.string_dtype())
         group.create_dataset("data", data=table, maxshape=(None,))
+
+
+def _opened(path: Path, dataset: str, fov_mm: Triple | None) -> tuple[Header, NDArray[Any]]:
+    """Return header and table of acquisitions of a file."""
+    h5py = _h5py()
+    try:
+        with h5py.File(path, "r") as file:
+            group = file[dataset]
+            text, table = group["xml"][0], group["data"][()]
+        text = text.decode() if isinstance(text, bytes) else str(text)
+        lacking = [name for name in ("head", "data", "traj") if name not in (table.dtype.names or ())]
+        lacking += [] if lacking else sorted(set(_HEAD.names or ()) - set(table["head"].dtype.names or ()))
+        if lacking:
+            raise ValueError(f"acquisitions have no {', '.join(lacking)}")
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise BadInputError(f"{path} cannot be read as ISMRMRD ({error}); is the file whole?") from error
+    return parse_header(text, path, fov_mm), table
 
 
 def _acquisitions(raw: RawData) -> Iterator[tuple[NDArray[Any], torch.Tensor, torch.Tensor]]:
@@ -242,6 +247,33 @@ def _channels(i: int, head: NDArray[Any], data: NDArray[Any], path: Path) -> NDA
         )
     samples: NDArray[np.complex64] = np.ascontiguousarray(data[i], np.float32).view(np.complex64).reshape(n_coils, n)
     return samples
+
+
+def _image_samples(i: int, head: NDArray[Any], data: NDArray[Any], path: Path) -> NDArray[np.complex64]:
+    """Return the samples (coils, n) of acquisition `i` that are kept, in the order of `_positions`."""
+    samples = _channels(i, head, data, path)
+    return (samples[:, ::-1] if _is_backwards(i, head) else samples)[:, _kept(i, head, path)]
+
+
+def _kept(i: int, head: NDArray[Any], path: Path) -> slice:
+    """Return which samples of acquisition `i`, in the order of `_positions`, are not to be discarded."""
+    n, before, after = (int(head[name][i]) for name in ("number_of_samples", "discard_pre", "discard_post"))
+    if before + after >= n:
+        raise BadInputError(f"{path}: of the {n} samples of acquisition {i}, {before} and {after} are to be discarded")
+    return slice(after, n - before) if _is_backwards(i, head) else slice(before, n - after)
+
+
+def _is_backwards(i: int, head: NDArray[Any]) -> bool:
+    """Whether a line that says no positions was read from its end."""
+    return bool(_flagged(head["flags"][i], (_REVERSE,))) and not int(head["trajectory_dimensions"][i])
+
+
+def _noise(head: NDArray[Any], data: NDArray[Any], n_coils: int, path: Path) -> torch.Tensor | None:
+    """Return the samples (coils, n) of all noise acquisitions together, None where there are none."""
+    parts = [_channels(i, head, data, path) for i in np.flatnonzero(_flagged(head["flags"], (_NOISE,))).tolist()]
+    if any(len(part) != n_coils for part in parts):
+        raise BadInputError(f"{path}: noise acquisitions have other channels than the {n_coils} of the data")
+    return _tensor(np.concatenate(parts, axis=1)) if parts else None
 
 
 def _n_coils(head: NDArray[Any], header: Header, path: Path) -> int:

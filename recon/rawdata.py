@@ -16,7 +16,8 @@ A file `.npz` of raw data holds, by name:
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from mrcore.grid import Grid
 from mrcore.mrf_sequence import MrfSequence
 from recon.trajectory import Trajectory
 
-_REQUIRED = ("samples", "k_cyc_per_mm", "frame", "n_frames", "grid_shape", "grid_affine")
+_REQUIRED = ("samples", "grid_shape", "grid_affine")
+_TRAJECTORY = ("k_cyc_per_mm", "frame", "n_frames")
 _SEQUENCE = ("flip_deg", "tr_s", "te_s")
 
 
@@ -127,31 +129,60 @@ def write_npz(raw: RawData, path: Path, *, force: bool = False) -> None:
         np.savez(file, **arrays)
 
 
-def read_npz(path: Path) -> RawData:
-    """Return the raw data of a file of the format above.
+def read_npz(
+    path: Path, *, sequence: MrfSequence | None = None, trajectory: Callable[[Grid], Trajectory] | None = None
+) -> RawData:
+    """Return the raw data of a file of the format above; `sequence` and `trajectory` stand for those of the file.
 
     Raises:
         BadInputError: a file that cannot be read, arrays that are missing or do not fit one another.
     """
-    try:
-        # Opened here, since numpy leaves a file that it cannot read open.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path} cannot be read as raw data (.npz): {error}; is the file whole?") from error
-    missing = [name for name in _REQUIRED if name not in arrays]
+    arrays = _arrays(path)
+    missing = [name for name in (*(() if trajectory else _TRAJECTORY), *_REQUIRED) if name not in arrays]
     if missing:
         raise BadInputError(f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays)}")
+    try:
+        shape = [int(n) for n in arrays["grid_shape"].reshape(-1)]
+        grid = Grid((shape[0], shape[1], shape[2]) if len(shape) == 3 else (0, 0, 0), arrays["grid_affine"])
+        samples = torch.from_numpy(arrays["samples"])
+        noise = torch.from_numpy(arrays["noise"]) if "noise" in arrays else None
+        sequence = _sequence(arrays, path) if sequence is None else sequence
+        placed = trajectory(grid) if trajectory else trajectory_of_arrays(arrays, grid, path)
+    except BadInputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"{path}: an array is not of the format: {error}; see recon.rawdata") from error
+    return RawData(samples, placed, noise, sequence)
+
+
+def trajectory_of_arrays(arrays: Mapping[str, NDArray[Any]], grid: Grid, path: Path) -> Trajectory:
+    """Return the trajectory that the arrays of the file `path` describe."""
     k, frame = arrays["k_cyc_per_mm"], arrays["frame"]
     if not np.issubdtype(frame.dtype, np.integer) or not np.issubdtype(k.dtype, np.floating):
         raise BadInputError(f"{path}: frame must hold integers and k_cyc_per_mm real numbers")
-    shape = [int(n) for n in arrays["grid_shape"].reshape(-1)]
-    grid = Grid((shape[0], shape[1], shape[2]) if len(shape) == 3 else (0, 0, 0), arrays["grid_affine"])
-    trajectory = Trajectory(
-        torch.from_numpy(k), torch.from_numpy(frame.astype(np.int64)), int(arrays["n_frames"]), grid
+    if arrays["n_frames"].size != 1 or not np.issubdtype(arrays["n_frames"].dtype, np.integer):
+        raise BadInputError(f"{path}: n_frames must be one whole number, got {arrays['n_frames']!r}")
+    wide = k if k.dtype == np.float32 else k.astype(np.float64)
+    return Trajectory(
+        torch.from_numpy(wide), torch.from_numpy(frame.astype(np.int64)), int(arrays["n_frames"].item()), grid
     )
-    noise = torch.from_numpy(arrays["noise"]) if "noise" in arrays else None
-    return RawData(torch.from_numpy(arrays["samples"]), trajectory, noise, _sequence(arrays, path))
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        # Opened here, since numpy leaves a file that it cannot read open.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise BadInputError(f"{path} cannot be read as raw data (.npz): {error}; is the file whole?") from error
 
 
 def _sequence(arrays: Mapping[str, NDArray[Any]], path: Path) -> MrfSequence | None:

@@ -9,6 +9,7 @@ else      text of two or three columns, arm after arm
 from __future__ import annotations
 
 import zipfile
+import zlib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from mrcore.errors import BadInputError, MissingExtraError
 from mrcore.grid import Grid
+from recon.rawdata import trajectory_of_arrays
 from recon.trajectory import Trajectory
 
 _FAULTS = (
@@ -33,6 +35,7 @@ _FAULTS = (
     IndexError,  # of a MATLAB file cut off in its header
     MatReadError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 
@@ -50,11 +53,7 @@ def read_trajectory(path: Path, grid: Grid) -> Trajectory:
     missing = {"k_cyc_per_mm", "frame", "n_frames"} - set(arrays)
     if missing:
         raise BadInputError(f"{path} lacks {', '.join(sorted(missing))}; see recon.trajectory_files")
-    frame = arrays["frame"]
-    if not np.issubdtype(frame.dtype, np.integer):
-        raise BadInputError(f"{path}: frame must hold integers, got {frame.dtype}")
-    k, n_frames = torch.from_numpy(arrays["k_cyc_per_mm"]), int(arrays["n_frames"])
-    return Trajectory(k, torch.from_numpy(frame.astype(np.int64)), n_frames, grid)
+    return trajectory_of_arrays(arrays, grid, path)
 
 
 def read_arms(path: Path, n_arms: int | None = None) -> Tensor:
@@ -121,6 +120,8 @@ def trajectory_of_arms(
     """
     if arms.ndim != 3 or arms.shape[2] not in (2, 3) or n_frames < 1:
         raise BadInputError(f"expected arms (arms, samples, 2 or 3) for at least one frame, got {tuple(arms.shape)}")
+    if np.size(cyc_per_mm) > 1 and np.size(cyc_per_mm) < arms.shape[2]:
+        raise BadInputError(f"cyc_per_mm must be one number or one for each of {arms.shape[2]} axes, got {cyc_per_mm}")
     unit = torch.tensor(cyc_per_mm, dtype=arms.dtype).expand(max(arms.shape[2], np.size(cyc_per_mm)))[: arms.shape[2]]
     k = (arms * unit)[torch.arange(n_frames) % len(arms)]
     return Trajectory(
