@@ -124,22 +124,3 @@ def map_bounds(dictionary: Dictionary, maps: Maps, noise_sd: Tensor) -> Bounds:
         image[maps.mask] = values
         filled_in.append(image)
     return Bounds(*filled_in)
-
-
-def predicted_coefficients(dictionary: Dictionary, maps: Maps) -> Tensor:
-    """Return PD times the matched atoms (K, X, Y, Z), 0 outside the mask: what the maps say the coefficients are."""
-    atoms = dictionary.atoms[maps.atom].movedim(-1, 0)
-    return torch.where(maps.mask, maps.pd * atoms, 0)
-
-
-def unexplained(encoding: Encoding, samples: Tensor, coefficients: Tensor) -> Tensor:
-    """Return the norm (X, Y, Z) over coefficients of A^H W (y - A x), in units of the coefficients.
-
-    The factor is that by which A^H W A multiplies the given coefficients: structure in this image is signal that the
-    coefficients (K, X, Y, Z) leave in the data.
-    """
-    mapped = encoding.normal(coefficients)
-    left = encoding.right_hand_side(samples) - mapped
-    curvature = float(torch.vdot(coefficients.reshape(-1), mapped.reshape(-1)).real)
-    scale = float(coefficients.abs().square().sum()) / curvature if curvature > 0 else 0.0
-    return left.abs().square().sum(0).sqrt() * scale

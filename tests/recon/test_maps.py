@@ -7,7 +7,7 @@ from mrcore.errors import BadInputError
 from mrcore.noise import seeded
 from recon.baselines import subspace_cg
 from recon.dictionary import build_dictionary, fisp_model, log_grid
-from recon.maps import coefficient_noise, map_bounds, maps_of, predicted_coefficients, support, unexplained
+from recon.maps import coefficient_noise, map_bounds, maps_of, support
 from recon.sequence import delics_sequence
 from recon.subspace import compress
 
@@ -85,23 +85,3 @@ def test_bounds_are_what_noisy_maps_spread(small_scan):
     assert (bounds.t1_s[~small_scan.mask] == 0).all()
     doubled = map_bounds(small_scan.dictionary, maps, torch.full(x.shape[1:], 2 * sd))
     assert torch.allclose(doubled.t2_s, 2 * bounds.t2_s)
-
-
-def test_what_maps_do_not_explain_shows_where_it_is(small_scan):
-    encoding, samples = small_scan.scan(1.0)
-    x = subspace_cg(encoding, samples).x
-    size = x.abs().square().sum(0).sqrt().max()
-    assert unexplained(encoding, samples, x).max() < 1e-2 * size
-    wrong = x.clone()
-    wrong[:, 10, 12] *= 0.5
-    left = unexplained(encoding, samples, wrong)
-    assert left.argmax() == 10 * 24 + 12
-    assert float(left[10, 12, 0]) == pytest.approx(float((x - wrong)[:, 10, 12].norm()), rel=0.05)
-
-
-def test_predicted_coefficients_are_those_of_the_nearest_atoms(small_scan):
-    x = coefficients(small_scan)
-    maps = maps_of(small_scan.dictionary, x)
-    predicted = predicted_coefficients(small_scan.dictionary, maps)
-    assert float((predicted - x).norm() / x.norm()) < 0.05
-    assert (predicted[:, ~maps.mask] == 0).all()
