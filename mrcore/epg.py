@@ -154,7 +154,9 @@ def _flips(sequence: MrfSequence, scale: Tensor) -> tuple[Tensor, Tensor]:
     """
     turns = torch.zeros_like(sequence.flip_deg) if sequence.phase_deg is None else sequence.phase_deg / 180
     if not bool(((turns - turns.round()).abs() < 1e-6).all()):
-        raise BadInputError("the phase graph of FISP takes RF phases of 0 and 180 degrees only")
+        raise BadInputError(
+            "the phase graph of FISP takes RF phases of 0 and 180 degrees only; a balanced train has another model"
+        )
     sign = torch.where(turns.round().to(torch.int64) % 2 == 0, 1.0, -1.0).to(scale)[:, None]
     return torch.deg2rad(sequence.flip_deg).to(scale)[:, None] * sign * scale, sign
 

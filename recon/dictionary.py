@@ -17,6 +17,8 @@ from recon.subspace import Subspace, compress
 
 SignalModel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """T1 (s), T2 (s) and B1 (factor), each (atoms,), to signals (atoms, frames) per unit of PD."""
+ModelOf = Callable[[MrfSequence], SignalModel]
+"""The kind of train: `fisp_model` or `bssfp_model`, perhaps with a slice profile (`functools.partial`)."""
 
 _BLOCK_BYTES = 128 * 2**20
 
@@ -108,9 +110,19 @@ def fisp_model(sequence: MrfSequence, profile: SliceProfile = UNIFORM_SLICE, tol
     return lambda t1_s, t2_s, b1: fisp_signals(sequence, t1_s, t2_s, b1, profile, tolerance)
 
 
-def bssfp_model(sequence: MrfSequence, off_resonance_hz: float = 0.0) -> SignalModel:
+def bssfp_model(
+    sequence: MrfSequence, off_resonance_hz: float = 0.0, profile: SliceProfile = UNIFORM_SLICE
+) -> SignalModel:
     """Return the signals of a balanced train at one off-resonance as a function of T1, T2 and B1."""
-    return lambda t1_s, t2_s, b1: bssfp_signals(sequence, t1_s, t2_s, torch.full_like(t1_s, off_resonance_hz), b1)
+
+    def signals(t1_s: Tensor, t2_s: Tensor, b1: Tensor) -> Tensor:
+        shift_hz = torch.full_like(t1_s, off_resonance_hz)
+        total = torch.zeros((len(t1_s), sequence.n_frames), dtype=t1_s.dtype.to_complex(), device=t1_s.device)
+        for factor, weight in zip(profile.factors, profile.weights, strict=True):
+            total += weight * bssfp_signals(sequence, t1_s, t2_s, shift_hz, factor * b1)
+        return total
+
+    return signals
 
 
 def signal_blocks(grid: AtomGrid, model: SignalModel, n_frames: int) -> Iterator[Tensor]:

@@ -32,7 +32,7 @@ class Encoding:
     image.
     """
 
-    operator: LinearOp
+    operator: SubspaceOp
     weights: Tensor
     normal: LinearOp
 
@@ -83,6 +83,16 @@ def subspace_encoding(
     operator = SubspaceOp(fourier, subspace.basis, trajectory.frame, coil_maps)
     weights = _weights(weights, operator)
     return Encoding(operator, weights, _normal(operator, pick, weights, max_kernel_bytes))
+
+
+def reweighted(encoding: Encoding, weights: Tensor) -> Encoding:
+    """Return the encoding with other `weights` (N,), whose normal operator is ready at once but not the fastest.
+
+    Raises:
+        BadInputError: weights that do not fit.
+    """
+    weights = _weights(weights, encoding.operator)
+    return Encoding(encoding.operator, weights, FusedNormalOp(encoding.operator, weights))
 
 
 def _normal(operator: SubspaceOp, pick: PickOp | None, weights: Tensor, max_kernel_bytes: int) -> LinearOp:

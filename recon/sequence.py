@@ -14,6 +14,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from torch import Tensor
 
+from mrcore.epg import SliceProfile
 from mrcore.errors import BadInputError
 from mrcore.mrf_sequence import MrfSequence
 
@@ -116,6 +117,25 @@ def read_sequence(path: Path, ti_s: float | None = None, inversion_efficiency: f
             "te_s (or te_ms, te_us)"
         )
     return sequence_from_table(table, flip, tr, te, ti_s, inversion_efficiency, phase)
+
+
+def read_slice_profile(path: Path) -> SliceProfile:
+    """Return the profile of a table with a line for each place across the slice.
+
+    Columns: `flip_factor`, the flip angle there over the nominal one, and, where wanted, `weight` (alike otherwise;
+    divided by their sum).
+
+    Raises:
+        BadInputError: a file without this column, numbers that are not finite, weights that are negative or all 0.
+    """
+    table = read_table(path)
+    if "flip_factor" not in table:
+        raise BadInputError(f"{path} has the columns {', '.join(table)}; expected flip_factor and, perhaps, weight")
+    factors = table["flip_factor"]
+    weights = table.get("weight", np.ones_like(factors))
+    if not (np.isfinite(factors).all() and (weights >= 0).all() and 0 < weights.sum() < np.inf):
+        raise BadInputError(f"{path}: flip_factor must be finite, weight not negative and not 0 throughout")
+    return SliceProfile(tuple(factors.tolist()), tuple((weights / weights.sum()).tolist()))
 
 
 def delics_sequence() -> MrfSequence:
