@@ -55,8 +55,8 @@ _RAMP_S = 1 / (_GAMMA_HZ_PER_T * _DWELL_S * _FOV_M) / _SLEW_T_PER_M_S
 _READOUT_S = 3 * ((_N_SAMPLES - 1) * _DWELL_S + 2 * _RAMP_S)
 """Of equal length: the gradient before the samples, theirs, and the one that rewinds."""
 _STEPS, _LONG_PULSE, _N_SOUND = 20, 250, 475
-_SHORT_PULSES = slice(122, 246)
-"""Frames before 475 whose pulses lose a step."""
+_SHORT_PULSES = (122, 246)
+"""First frame before 475 whose pulse loses a step, and first that has it again."""
 
 
 def koma_sequence(data: Path) -> MrfSequence:
@@ -65,7 +65,7 @@ def koma_sequence(data: Path) -> MrfSequence:
         names = ("FA_deg", "PH_deg", "TE_ms", "TR_ms")
         flip, phase, te_ms, tr_ms = (torch.from_numpy(file[name][:_N_SOUND]) for name in names)
     free_s = te_ms / 1000 - _READOUT_S
-    flip[_SHORT_PULSES] *= 1 - 1 / _STEPS
+    flip[slice(*_SHORT_PULSES)] *= 1 - 1 / _STEPS
     flip[_LONG_PULSE] *= 1 + float(free_s[_LONG_PULSE]) / _PULSE_S
     left = math.cos(math.pi * _GAMMA_HZ_PER_T * torch.finfo(torch.float32).eps * _INVERSION_S) ** 2
     return MrfSequence(
