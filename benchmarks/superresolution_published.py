@@ -23,12 +23,13 @@ from results import Row, measured
 from sources import version_of
 from store import Store
 from superresolution_methods import Method, Result
+from superresolution_plan import LEFT_OUT
 from superresolution_scene import PRESET, Case, Scene, load, source_of
 from torch import Tensor
 
 from inr.data import OneScan
 from mrcore.acquisition import AxisPsf, to_json
-from mrcore.errors import BadInputError
+from mrcore.errors import BadInputError, MrkitError
 from mrcore.forward import imaging_operator, predict
 from mrcore.grid import Grid
 from mrcore.metrics import score_against, score_target
@@ -58,8 +59,14 @@ def published(methods: Sequence[Method], name: str, options: argparse.Namespace,
         found = store.load(key)
         if found is None:
             made = made or published_scene(load(name, options.data, options.voxel), name, options.voxel)
-            found = [_row(*made, method)]
-            store.save(key, found)
+            try:
+                found = [_row(*made, method)]
+                store.save(key, found)
+            except MrkitError as error:
+                # One method that fails must not cost the others.
+                found = [
+                    {"table": LEFT_OUT, "brain": name, "scan": PUBLISHED, "method": method.name, "why": str(error)}
+                ]
         rows += found
     return rows
 
