@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import add_run, at_least_one, not_negative, positive, whole
+from mrkit.arguments import add_run, at_least_one, not_negative, number, positive, whole
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -28,18 +28,22 @@ examples:
   mrkit quantify raw.h5 out/ --sequence fisp.csv --ti 0.02
   mrkit quantify raw.npz out/ --compare                       the sequence is in the file; all methods in one table
   mrkit quantify raw.h5 out/ --sequence fisp.csv --b1 0.7 1.3 --weighted 0.5 0.015 0
+  mrkit quantify raw.h5 out/ --sequence bssfp.csv --balanced --slice-profile profile.csv
 
 what it reads:
   RAW         ISMRMRD (.h5) with its trajectory, or .npz with samples (coils, N), k_cyc_per_mm (N, 2 or 3), frame (N,),
               n_frames, grid_shape, grid_affine and, where known, noise, flip_deg, tr_s, te_s, ti_s
   --sequence  a table (.csv, .mat, text) with one line a frame and the columns flip_deg (or flip_rad), tr_ms (or tr_s,
               tr_us), te_ms and, where wanted, phase_deg; an inversion before the train is said by --ti
+  --slice-profile  a table with the column flip_factor (flip angle over the nominal one), one line for each place across
+              the slice, and, where wanted, weight
 
 writes into OUT, for an input RAW.h5, each .nii.gz with a .json that names its unit:
   RAW_desc-seconds_T1map.nii.gz, RAW_desc-seconds_T2map.nii.gz           in seconds, 0 outside the object
   RAW_desc-relative_PDmap.nii.gz                                         in the unit of the data over that of the coils
   RAW_desc-factor_TB1map.nii.gz                                          with --b1: flip angle over the nominal one
-  RAW_desc-sdseconds_T1map.nii.gz, RAW_desc-sdseconds_T2map.nii.gz       least sd by the noise (Cramer-Rao)
+  RAW_desc-sdseconds_T1map.nii.gz, ..._T2map.nii.gz                      least sd by the noise (Cramer-Rao)
+  RAW_desc-sdrelative_PDmap.nii.gz                                       the same of PD, in its unit
   RAW_desc-relative_residual.nii.gz                                      share of the signal that no atom explains
   RAW_desc-synthetic_T1w.nii.gz, ..._T2w.nii.gz, ..._FLAIR.nii.gz        or what --weighted asks for
   RAW_quantify_report.html                                               all of them on fixed colour scales
@@ -91,6 +95,17 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help="of the inversion, 0 to 1 (default: %(default)s)",
     )
+    group.add_argument("--balanced", action="store_true", help="the train is balanced SSFP (default: FISP)")
+    group.add_argument(
+        "--off-resonance",
+        type=number,
+        default=0.0,
+        metavar="HZ",
+        help="of a balanced train, one for the whole object (default: 0; a field that varies is not fitted)",
+    )
+    group.add_argument(
+        "--slice-profile", type=Path, metavar="FILE", help="flip angles across the slice (default: even)"
+    )
     group.add_argument(
         "--trajectory", type=Path, metavar="FILE", help="k-space positions (.npz), where RAW has none or wrong ones"
     )
@@ -99,6 +114,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         choices=K_UNITS,
         default=K_UNITS[0],
         help="of the trajectory in an ISMRMRD file (default: %(default)s)",
+    )
+    group.add_argument(
+        "--fov", type=positive, nargs=3, metavar="MM", help="field of view x y z, where an ISMRMRD header lacks it"
+    )
+    group.add_argument(
+        "--frame-counter",
+        metavar="NAME",
+        help="counter of an ISMRMRD file that tells the frame, such as repetition (default: the one that varies)",
     )
     group.add_argument("--slice", type=whole, metavar="N", help="one of several slices of an ISMRMRD file, from 0")
     group.add_argument(
@@ -115,7 +138,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--denoiser",
         type=Path,
         metavar="FILE",
-        help="a 2-D denoiser by mrkit train-denoiser, for mri2qmap (default: the one that comes with mrkit)",
+        help="a denoiser by mrkit train-denoiser for mri2qmap, 2-D or, for volumes, 3-D (default: that of mrkit)",
     )
     group.add_argument(
         "--rank", type=at_least_one, default=5, metavar="K", help="temporal components (default: %(default)s)"

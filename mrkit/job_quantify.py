@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import partial
 from pathlib import Path
 
 from mrcore.errors import BadInputError
 from mrcore.io import load_mask
-from mrcore.mrf_sequence import MrfSequence
 from mrcore.nets_files import load_denoiser
-from mrcore.sidecar import finite, stem
+from mrcore.sidecar import file_sha256, finite, software_version, stem
 from mrcore.volume import Volume
 from mrkit.jobs import input_files
+from mrkit.kept_maps import KeptMaps
 from mrkit.outputs import Provenance, Target, check_targets, write_image, write_page
-from mrkit.progress import stages
+from mrkit.progress import stages, steps
 from mrkit.quantification import (
     Quantified,
     QuantifySettings,
@@ -23,18 +25,14 @@ from mrkit.quantification import (
     quantify_prepared,
     weighted_volume,
 )
+from mrkit.quantify_input import IsmrmrdOptions, Train, read_data
 from mrkit.quantify_methods import DEFAULT_METHOD, METHODS, usual_denoiser
 from mrkit.quantify_page import QuantifyPage, build_quantify_page
 from mrkit.report_pages import Record, installed_versions
 from recon.contrasts import FLAIR, T1W, T2W, Contrast
-from recon.ismrmrd_files import read_ismrmrd
-from recon.rawdata import RawData, read_npz
-from recon.sequence import read_sequence
-from recon.trajectory_files import read_trajectory
 
 DEFAULT_WEIGHTED = (T1W, T2W, FLAIR)
 _B1_STEP = 0.05
-_ISMRMRD = (".h5", ".hdf5", ".mrd")
 MAPS: dict[str, tuple[str, str]] = {
     "desc-seconds_T1map": ("s", "T1, 0 outside the object"),
     "desc-seconds_T2map": ("s", "T2, 0 outside the object"),
@@ -42,6 +40,10 @@ MAPS: dict[str, tuple[str, str]] = {
     "desc-factor_TB1map": ("1", "Flip angle over the nominal one"),
     "desc-sdseconds_T1map": ("s", "Least standard deviation of T1 by the noise (Cramer-Rao); nothing about bias"),
     "desc-sdseconds_T2map": ("s", "Least standard deviation of T2 by the noise (Cramer-Rao); nothing about bias"),
+    "desc-sdrelative_PDmap": (
+        "arbitrary",
+        "Least standard deviation of PD by the noise (Cramer-Rao), in the unit of PD; nothing about bias",
+    ),
     "desc-relative_residual": ("1", "Share of the signal that no atom of the dictionary explains"),
 }
 """Unit and description of each map, by the last part of its file's name."""
@@ -52,14 +54,14 @@ class QuantifyJob:
     """A quantification from files.
 
     Attributes:
-        raw: raw data; `sequence` and `trajectory`: files that stand for those of the raw data.
+        raw: raw data.
         out: folder of the results.
-        ti_s: from the inversion to the first pulse, of `sequence`; None for no inversion.
-        inversion_efficiency: of that inversion.
-        k_unit: of trajectories in ISMRMRD files; `slice_index` chooses one of several slices in them.
+        train: what was given of the sequence.
+        trajectory: file that stands for the trajectory of the raw data.
+        ismrmrd: what an ISMRMRD file may leave open.
         mask: of the object; None to find it.
         method: one of `METHODS`; `compare` runs all of them for the page.
-        denoiser: a 2-D denoiser for MRI2Qmap; None for the one that comes with mrkit.
+        denoiser: a denoiser for MRI2Qmap, 2-D or, for volumes, 3-D; None for the one that comes with mrkit.
         settings: of dictionary, coils and subspace.
         weighted: images that are computed from the maps.
         seed: of all randomness.
@@ -69,12 +71,9 @@ class QuantifyJob:
 
     raw: Path
     out: Path
-    sequence: Path | None = None
-    ti_s: float | None = None
-    inversion_efficiency: float = 1.0
+    train: Train = field(default_factory=Train)
     trajectory: Path | None = None
-    k_unit: str = "cycles/voxel"
-    slice_index: int | None = None
+    ismrmrd: IsmrmrdOptions = field(default_factory=IsmrmrdOptions)
     mask: Path | None = None
     method: str = DEFAULT_METHOD
     compare: bool = False
@@ -95,7 +94,8 @@ class QuantifyJob:
         """The files that are read, by role."""
         roles = {
             "raw data": self.raw,
-            "sequence": self.sequence,
+            "sequence": self.train.sequence,
+            "slice profile": self.train.slice_profile,
             "trajectory": self.trajectory,
             "mask": self.mask,
             "denoiser": self.denoiser,
@@ -132,12 +132,21 @@ def job_of(arguments: argparse.Namespace) -> QuantifyJob:
     return QuantifyJob(
         raw=arguments.raw,
         out=arguments.out,
-        sequence=arguments.sequence,
-        ti_s=arguments.ti,
-        inversion_efficiency=arguments.inversion_efficiency,
+        train=Train(
+            sequence=arguments.sequence,
+            ti_s=arguments.ti,
+            inversion_efficiency=arguments.inversion_efficiency,
+            balanced=arguments.balanced,
+            off_resonance_hz=arguments.off_resonance,
+            slice_profile=arguments.slice_profile,
+        ),
         trajectory=arguments.trajectory,
-        k_unit=arguments.k_unit,
-        slice_index=arguments.slice,
+        ismrmrd=IsmrmrdOptions(
+            k_unit=arguments.k_unit,
+            slice_index=arguments.slice,
+            fov_mm=tuple(arguments.fov) if arguments.fov else None,
+            frame_counter=arguments.frame_counter,
+        ),
         mask=arguments.mask,
         method=arguments.method,
         compare=arguments.compare,
@@ -153,51 +162,28 @@ def job_of(arguments: argparse.Namespace) -> QuantifyJob:
 def quantify_files(job: QuantifyJob) -> list[Path]:
     """Quantify and write maps, computed images and report; return what was written.
 
-    Everything that can be refused is refused before the first file is written.
+    Everything that can be refused is refused before the first file is written. Maps of methods that are finished are
+    kept beside the results until these are written: the same command goes on where it was killed.
     """
     check_targets(job.images, job.pages, job.files.values(), force=job.force)
-    raw = read_data(job)
+    raw = read_data(job.raw, job.train, job.trajectory, job.ismrmrd)
+    model = job.train.model()
     mask = load_mask(job.mask, raw.grid) if job.mask else None
     denoiser = usual_denoiser(raw.grid, load_denoiser(job.denoiser)) if job.denoiser else None
     methods = {job.method: METHODS[job.method], **(METHODS if job.compare else {})}
+    kept = _kept_maps(job)
     with stages(len(methods) + 5) as begin:
-        ready = prepare_raw(raw, job.settings, mask=mask, seed=job.seed, announce=begin)
+        ready = prepare_raw(raw, job.settings, model=model, mask=mask, seed=job.seed, announce=begin)
         results: dict[str, Quantified] = {}
-        for method in methods.values():
+        for name, method in methods.items():
             begin(f"reconstructing by {method.title}")
-            results[method.title] = quantify_prepared(ready, method, denoiser=denoiser)
+            with steps(method.n_steps) as step:
+                compute = partial(quantify_prepared, ready, method, denoiser, step)
+                results[method.title] = kept.kept(name, raw.grid, compute)
         begin("writing maps and report")
-        return _write(job, results)
-
-
-def read_data(job: QuantifyJob) -> RawData:
-    """Read the raw data, with the sequence and the trajectory that were given for them.
-
-    Raises:
-        BadInputError: files that cannot be used, or data without a sequence.
-    """
-    sequence = None
-    if job.sequence is not None:
-        sequence = read_sequence(job.sequence, job.ti_s, job.inversion_efficiency)
-    raw = _read_raw(job, sequence)
-    if job.trajectory is not None:
-        raw = replace(raw, trajectory=read_trajectory(job.trajectory, raw.grid))
-    if sequence is not None:
-        raw = replace(raw, sequence=sequence)
-    if raw.sequence is None:
-        raise BadInputError(f"{job.raw} says nothing about its sequence; give it as a table with --sequence")
-    return raw
-
-
-def _read_raw(job: QuantifyJob, sequence: MrfSequence | None) -> RawData:
-    suffix = job.raw.suffix.lower()
-    if not job.raw.is_file():
-        raise BadInputError(f"{job.raw}: no such file; expected raw data as .h5 (ISMRMRD) or .npz")
-    if suffix == ".npz":
-        return read_npz(job.raw)
-    if suffix in _ISMRMRD:
-        return read_ismrmrd(job.raw, sequence=sequence, k_unit=job.k_unit, slice_index=job.slice_index)
-    raise BadInputError(f"{job.raw}: raw data end in .npz or {', '.join(_ISMRMRD)} (ISMRMRD), not in '{suffix}'")
+        written = _write(job, results)
+        kept.remove()
+        return written
 
 
 def weighted_name(contrast: Contrast) -> str:
@@ -246,20 +232,35 @@ def _write(job: QuantifyJob, results: Mapping[str, Quantified]) -> list[Path]:
 def _maps(result: Quantified) -> tuple[Volume | None, ...]:
     """Return the maps in the order of `MAPS`."""
     pd = Volume(result.pd.data.abs(), result.pd.grid)
-    return (result.t1_s, result.t2_s, pd, result.b1, result.t1_sd_s, result.t2_sd_s, result.residual)
+    return (result.t1_s, result.t2_s, pd, result.b1, result.t1_sd_s, result.t2_sd_s, result.pd_sd, result.residual)
+
+
+def _kept_maps(job: QuantifyJob) -> KeptMaps:
+    """Return where maps of finished methods are kept: they serve only the same files, options and version."""
+    hashes = {role: file_sha256(path) for role, path in job.files.items()}
+    methods = {name: _as_json(method.settings) for name, method in METHODS.items()}
+    purpose = [software_version(), hashes, _parameters(job), methods, job.seed]
+    return KeptMaps(job.out / f".{job.target.stem}_methods", json.dumps(purpose, default=str))
 
 
 def _provenance(job: QuantifyJob, result: Quantified) -> Provenance:
-    parameters: dict[str, object] = {
-        "Method": job.method,
-        "MethodSettings": _as_json(METHODS[job.method].settings),
+    method = {"Method": job.method, "MethodSettings": _as_json(METHODS[job.method].settings)}
+    return Provenance(job.files, job.seed, method | _parameters(job), result.notes)
+
+
+def _parameters(job: QuantifyJob) -> dict[str, object]:
+    """Return what the job says, whatever the method."""
+    return {
         "Settings": asdict(job.settings),
-        "InversionTime": job.ti_s,
-        "InversionEfficiency": job.inversion_efficiency,
+        "Train": "balanced SSFP" if job.train.balanced else "FISP",
+        "OffResonance": job.train.off_resonance_hz,
+        "SliceProfile": "given" if job.train.slice_profile else "uniform",
+        "InversionTime": job.train.ti_s,
+        "InversionEfficiency": job.train.inversion_efficiency,
         "Mask": "given" if job.mask else "found in PD",
         "Denoiser": job.denoiser.name if job.denoiser else "of mrkit",
+        "Ismrmrd": asdict(job.ismrmrd),
     }
-    return Provenance(job.files, job.seed, parameters, result.notes)
 
 
 def _as_json(settings: object) -> object:

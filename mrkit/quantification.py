@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool3d
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.mrf_sequence import MrfSequence
 from mrcore.nets import Denoise
+from mrcore.solve import Watch, unwatched
 from mrcore.volume import Volume
 from mrkit.foreground import object_mask
 from mrkit.quantify_methods import DEFAULT_METHOD, METHODS, Method, Task, usual_denoiser
@@ -20,7 +21,7 @@ from recon.channels import compressed, whitened
 from recon.coils import coil_maps_from_data
 from recon.contrasts import Contrast, weighted_image
 from recon.density import density_compensation
-from recon.dictionary import Dictionary, build_dictionary, fisp_model, log_grid, signal_blocks
+from recon.dictionary import Dictionary, ModelOf, build_dictionary, fisp_model, log_grid, signal_blocks
 from recon.encoding import Encoding, subspace_encoding
 from recon.maps import Maps, coefficient_noise, map_bounds
 from recon.rawdata import RawData
@@ -66,8 +67,9 @@ class QuantifySettings:
 class Quantified:
     """Maps on the grid of the raw data.
 
-    All are 0 outside `mask`. `t1_sd_s` and `t2_sd_s` are the least standard deviations of T1 and T2 that the noise
-    allows (Cramer-Rao); `pd` is complex and has no unit; `b1` is None where it was not fitted. `residual`, 0 to 1, is
+    All are 0 outside `mask`. `t1_sd_s`, `t2_sd_s` and `pd_sd` (of its magnitude) are the least standard deviations that
+    the noise allows (Cramer-Rao), at most the largest T1 and T2 of the dictionary and the largest PD of the map, where
+    nothing is known. `pd` is complex and has no unit; `b1` is None where it was not fitted. `residual`, 0 to 1, is
     the share of a voxel's signal that no atom explains. `history` is one value of `history_of` a step, `message`
     says how the method ended.
     """
@@ -78,6 +80,7 @@ class Quantified:
     b1: Volume | None
     t1_sd_s: Volume
     t2_sd_s: Volume
+    pd_sd: Volume
     residual: Volume
     mask: Tensor
     converged: bool
@@ -92,11 +95,14 @@ class Quantified:
 class Prepared:
     """What every method starts from: data, encoding, dictionary and where the object is.
 
-    `noise_sd` (X, Y, Z), per real channel of the coefficients, is that of least squares; None without a noise scan.
+    The encoding weighs samples by the root of the `density` compensation (N,): between the least noise, which weights
+    of 1 have, and the fastest convergence. `noise_sd` (X, Y, Z), per real channel of the coefficients, is that of least
+    squares; None without a noise scan.
     """
 
     raw: RawData
     encoding: Encoding
+    density: Tensor
     dictionary: Dictionary
     mask: Tensor
     noise_sd: Tensor | None
@@ -108,6 +114,7 @@ def quantify(
     raw: RawData,
     sequence: MrfSequence | None = None,
     *,
+    model: ModelOf = fisp_model,
     method: Method | None = None,
     settings: QuantifySettings | None = None,
     coil_maps: Tensor | None = None,
@@ -120,6 +127,7 @@ def quantify(
     Args:
         raw: samples with their trajectory; noise samples, where there are any, whiten the channels.
         sequence: of the train; None takes that of the raw data.
+        model: the kind of train, `recon.dictionary.fisp_model` or `bssfp_model`, perhaps with a slice profile.
         method: one of `mrkit.quantify_methods`; MRI2Qmap by default.
         settings: of dictionary, subspace and coils.
         coil_maps: (C, X, Y, Z) complex, for the channels as they are in `raw`; found from the data otherwise.
@@ -133,7 +141,8 @@ def quantify(
     """
     if sequence is not None:
         raw = replace(raw, sequence=sequence)
-    ready = prepare_raw(raw, settings or QuantifySettings(), coil_maps=coil_maps, mask=mask, seed=seed)
+    chosen = settings or QuantifySettings()
+    ready = prepare_raw(raw, chosen, model=model, coil_maps=coil_maps, mask=mask, seed=seed)
     return quantify_prepared(ready, method or METHODS[DEFAULT_METHOD], denoiser=denoiser)
 
 
@@ -141,6 +150,7 @@ def prepare_raw(
     raw: RawData,
     settings: QuantifySettings,
     *,
+    model: ModelOf = fisp_model,
     coil_maps: Tensor | None = None,
     mask: Tensor | None = None,
     seed: int = 0,
@@ -153,7 +163,7 @@ def prepare_raw(
     _check_given(raw, settings, coil_maps, mask)
     raw = _in_single_precision(raw)
     announce("computing the dictionary of signals")
-    dictionary, subspace, notes = _dictionary(sequence, settings)
+    dictionary, subspace, notes = _dictionary(sequence, model, settings)
     announce("measuring density and coils")
     is_white = coil_maps is None and raw.noise is not None
     if coil_maps is None:
@@ -163,25 +173,29 @@ def prepare_raw(
             raw = whitened(raw)
         if settings.n_coils is not None:
             raw = compressed(raw, settings.n_coils)
-    weights = density_compensation(raw.trajectory)
-    found = coil_maps_from_data(raw, weights) if coil_maps is None else coil_maps.to(raw.samples.dtype)
+    density = density_compensation(raw.trajectory)
+    found = coil_maps_from_data(raw, density) if coil_maps is None else coil_maps.to(raw.samples.dtype)
     announce("building the encoding")
-    encoding = subspace_encoding(raw.trajectory, subspace, found, weights)
+    encoding = subspace_encoding(raw.trajectory, subspace, found, density.sqrt())
     if mask is None:
-        mask = object_mask(encoding.right_hand_side(raw.samples).abs().square().sum(0).sqrt())
+        mask = object_mask(encoding.operator.H(density * raw.samples).abs().square().sum(0).sqrt())
     noise_sd = None
     if is_white:
         announce("measuring the noise of the components")
         noise_sd = coefficient_noise(
             encoding, 1.0, lambda noise: subspace_cg(encoding, noise, _N_CG).x, _N_REPLICAS, seed
         )
-    return Prepared(raw, encoding, dictionary, mask, noise_sd, seed, tuple(notes))
+    return Prepared(raw, encoding, density, dictionary, mask, noise_sd, seed, tuple(notes))
 
 
-def quantify_prepared(ready: Prepared, method: Method, denoiser: Denoise | None = None) -> Quantified:
-    """Return the maps by one method."""
+def quantify_prepared(
+    ready: Prepared, method: Method, denoiser: Denoise | None = None, watch: Watch = unwatched
+) -> Quantified:
+    """Return the maps by one method; `watch` is called after each of up to `method.n_steps` steps."""
     denoiser = denoiser or usual_denoiser(ready.raw.grid)
-    task = Task(ready.encoding, ready.raw.samples, ready.dictionary, ready.mask, denoiser, ready.seed)
+    task = Task(
+        ready.encoding, ready.density, ready.raw.samples, ready.dictionary, ready.mask, denoiser, ready.seed, watch
+    )
     maps, solution = method.solve(task)
     is_fine = solution.converged or method.is_limited
     notes = ready.notes if is_fine else (*ready.notes, f"{method.title} had not settled: {solution.message}")
@@ -192,13 +206,17 @@ def quantify_prepared(ready: Prepared, method: Method, denoiser: Denoise | None 
     def volume(values: Tensor) -> Volume:
         return Volume(torch.where(values.isfinite(), values, torch.zeros_like(values)), grid)
 
+    def volume_of_sd(values: Tensor, most: Tensor) -> Volume:
+        return Volume(torch.where(values < most, values, most), grid)
+
     return Quantified(
         t1_s=volume(maps.t1_s),
         t2_s=volume(maps.t2_s),
         pd=volume(maps.pd),
         b1=None if maps.b1 is None else volume(maps.b1),
-        t1_sd_s=volume(bounds.t1_s),
-        t2_sd_s=volume(bounds.t2_s),
+        t1_sd_s=volume_of_sd(bounds.t1_s, dictionary.grid.t1_s.max()),
+        t2_sd_s=volume_of_sd(bounds.t2_s, dictionary.grid.t2_s.max()),
+        pd_sd=volume_of_sd(bounds.pd, maps.pd.abs().max()),
         residual=volume(torch.where(maps.mask, (1 - maps.fit.square()).clamp_min(0).sqrt(), 0.0)),
         mask=ready.mask,
         converged=solution.converged,
@@ -216,10 +234,12 @@ def weighted_volume(result: Quantified, contrast: Contrast) -> Volume:
     return Volume(image, result.t1_s.grid)
 
 
-def _dictionary(sequence: MrfSequence, settings: QuantifySettings) -> tuple[Dictionary, Subspace, list[str]]:
+def _dictionary(
+    sequence: MrfSequence, model_of: ModelOf, settings: QuantifySettings
+) -> tuple[Dictionary, Subspace, list[str]]:
     """Return the dictionary in its subspace, the subspace, and a note where this leaves much out."""
     grid = log_grid(settings.t1_range_s, settings.t2_range_s, settings.step, settings.b1 or (1.0,))
-    model, n_frames = fisp_model(sequence), sequence.n_frames
+    model, n_frames = model_of(sequence), sequence.n_frames
     subspace = subspace_of(signal_blocks(grid, model, n_frames), settings.rank)
     dictionary = build_dictionary(grid, model, n_frames, subspace)
     if subspace.energy_left_out <= _MUCH_ENERGY:
@@ -260,3 +280,7 @@ def _check_given(raw: RawData, settings: QuantifySettings, coil_maps: Tensor | N
         raise BadInputError(f"coil maps must be {wanted}, got {tuple(coil_maps.shape)}: are coils missing?")
     if mask is not None and tuple(mask.shape) != raw.grid.shape:
         raise GridMismatchError(f"the mask is {tuple(mask.shape)}, the raw data's grid {raw.grid.shape}")
+    if mask is not None and not bool(mask.any()):
+        raise BadInputError("the mask is empty: there is nothing to quantify")
+    if not bool(raw.samples.abs().max() > 0):
+        raise BadInputError("all samples are 0: there is no signal")

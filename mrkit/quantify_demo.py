@@ -17,7 +17,7 @@ from mrcore.phantom import digital_head
 from mrcore.sidecar import finite
 from mrcore.volume import TissueMap, Volume
 from mrkit.outputs import Target, check_targets, write_image, write_page
-from mrkit.progress import stages
+from mrkit.progress import stages, steps
 from mrkit.quantification import Quantified, QuantifySettings, prepare_raw, quantify_prepared, weighted_volume
 from mrkit.quantify_methods import DEFAULT_METHOD, METHODS
 from mrkit.quantify_page import QuantifyPage, build_quantify_page
@@ -66,7 +66,8 @@ def run_quantify_demo(out: Path, *, seed: int = 0, force: bool = False) -> Path:
         results: dict[str, Quantified] = {}
         for name in METHOD_NAMES:
             begin(f"reconstructing by {METHODS[name].title}")
-            results[METHODS[name].title] = quantify_prepared(ready, METHODS[name])
+            with steps(METHODS[name].n_steps) as step:
+                results[METHODS[name].title] = quantify_prepared(ready, METHODS[name], watch=step)
         begin("writing maps and report")
         record = _record(results, seed)
         main = next(iter(results.values()))

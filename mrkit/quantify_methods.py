@@ -9,14 +9,15 @@ from functools import cache
 import numpy as np
 from torch import Tensor
 
+from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.nets import Denoise
 from mrcore.nets_files import Denoiser, shipped_denoiser
-from mrcore.solve import Solution
+from mrcore.solve import Solution, Watch, unwatched
 from recon.baselines import LlrSettings, LrtvSettings, locally_low_rank, lrtv, subspace_cg, svd_mrf
-from recon.denoiser import sliced_denoiser
+from recon.denoiser import sliced_denoiser, volume_denoiser
 from recon.dictionary import Dictionary
-from recon.encoding import Encoding
+from recon.encoding import Encoding, reweighted
 from recon.maps import Maps, maps_of
 from recon.mri2qmap import Mri2QmapSettings, mri2qmap
 
@@ -26,27 +27,35 @@ _LIKE_AXES = 1.5
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a method is given: samples (C, N), their encoding, dictionary, mask (X, Y, Z, bool), denoiser and seed."""
+    """What a method is given: samples (C, N), their encoding, dictionary, mask (X, Y, Z, bool), denoiser and seed.
+
+    `density` (N,) is the density compensation, with which gridding weights in the place of the encoding's weights;
+    `watch` is called after each step of an iteration.
+    """
 
     encoding: Encoding
+    density: Tensor
     samples: Tensor
     dictionary: Dictionary
     mask: Tensor
     denoiser: Denoise
     seed: int
+    watch: Watch = unwatched
 
 
 @dataclass(frozen=True)
 class Method:
     """A method: how it is called, its `settings` (a dataclass or None), how it solves, and what its history holds.
 
-    `is_limited`: the number of steps is part of the method, not a failure to settle.
+    `n_steps`: most steps that it tells `Task.watch` of. `is_limited`: the number of steps is part of the method, not a
+    failure to settle.
     """
 
     title: str
     settings: object
     solve: Callable[[Task], tuple[Maps, Solution]]
     history_of: str
+    n_steps: int = 0
     is_limited: bool = False
 
 
@@ -61,7 +70,7 @@ def gridding() -> Method:
     """Return the density-compensated adjoint: no inversion, aliasing remains."""
 
     def coefficients(task: Task) -> Solution:
-        return Solution(svd_mrf(task.encoding, task.samples), True, 1, (), "one step")
+        return Solution(svd_mrf(reweighted(task.encoding, task.density), task.samples), True, 1, (), "one step")
 
     return Method("SVD-MRF", None, _matched(coefficients), "", is_limited=True)
 
@@ -69,21 +78,25 @@ def gridding() -> Method:
 def least_squares(settings: LeastSquaresSettings | None = None) -> Method:
     """Return least squares by conjugate gradients."""
     chosen = settings or LeastSquaresSettings()
-    solve = _matched(lambda task: subspace_cg(task.encoding, task.samples, chosen.n_iter))
-    return Method("Subspace CG", chosen, solve, "relative residual", is_limited=True)
+    solve = _matched(lambda task: subspace_cg(task.encoding, task.samples, chosen.n_iter, watch=task.watch))
+    return Method("Subspace CG", chosen, solve, "relative residual", chosen.n_iter, is_limited=True)
 
 
 def total_variation(settings: LrtvSettings | None = None) -> Method:
     """Return least squares with the joint total variation of the components."""
     chosen = settings or LrtvSettings()
-    return Method("LRTV", chosen, _matched(lambda task: lrtv(task.encoding, task.samples, chosen)), "relative step")
+    solve = _matched(lambda task: lrtv(task.encoding, task.samples, chosen, task.watch))
+    return Method("LRTV", chosen, solve, "relative step", chosen.n_iter)
 
 
 def low_rank(settings: LlrSettings | None = None) -> Method:
     """Return least squares with locally low rank; its blocks are drawn by the seed of the task."""
     chosen = settings or LlrSettings()
-    solve = _matched(lambda task: locally_low_rank(task.encoding, task.samples, replace(chosen, seed=task.seed)))
-    return Method("Locally low rank", chosen, solve, "relative step")
+
+    def coefficients(task: Task) -> Solution:
+        return locally_low_rank(task.encoding, task.samples, replace(chosen, seed=task.seed), task.watch)
+
+    return Method("Locally low rank", chosen, _matched(coefficients), "relative step", chosen.n_iter)
 
 
 def denoised_contrasts(settings: Mri2QmapSettings | None = None) -> Method:
@@ -91,14 +104,22 @@ def denoised_contrasts(settings: Mri2QmapSettings | None = None) -> Method:
     chosen = settings or Mri2QmapSettings()
 
     def solve(task: Task) -> tuple[Maps, Solution]:
-        done = mri2qmap(task.encoding, task.samples, task.dictionary, task.denoiser, chosen, task.mask)
+        done = mri2qmap(task.encoding, task.samples, task.dictionary, task.denoiser, chosen, task.mask, task.watch)
         return done.maps, done.solution
 
-    return Method("MRI2Qmap", chosen, solve, "left of the data, relative", is_limited=True)
+    return Method("MRI2Qmap", chosen, solve, "left of the data, relative", chosen.n_iter, is_limited=True)
 
 
 def usual_denoiser(grid: Grid, net: Denoiser | None = None) -> Denoise:
-    """Return a 2-D net, by default the one that comes with mrkit, over the slices that suit the voxels of `grid`."""
+    """Return a net as a denoiser of images on `grid`: a 2-D one, such as mrkit's own (None), over the slices that suit.
+
+    Raises:
+        BadInputError: a 3-D net for a single slice.
+    """
+    if net is not None and net.net.settings.n_dims == 3:
+        if min(grid.shape) == 1:
+            raise BadInputError("the denoiser is 3-D, the data are one slice: give a 2-D denoiser")
+        return volume_denoiser(net)
     sides = np.array(grid.spacing_mm)
     axes = (0, 1, 2) if sides.max() < _LIKE_AXES * sides.min() else (int(sides.argmax()),)
     return sliced_denoiser(net or _shipped(), axes)

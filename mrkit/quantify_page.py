@@ -21,6 +21,7 @@ from mrkit.quantification import Quantified
 from mrkit.quantity_scales import (
     B1_SCALE,
     ERROR_SCALE,
+    PD_SD_SCALE,
     RESIDUAL_SCALE,
     T1_SCALE,
     T1_SD_SCALE,
@@ -147,6 +148,7 @@ def _trust_figures(page: QuantifyPage, planes: tuple[Section, ...]) -> list[Figu
     figures += [
         _coloured("Uncertainty of T1", _SD_TEXT, main.t1_sd_s, planes, T1_SD_SCALE, main.mask),
         _coloured("Uncertainty of T2", _SD_TEXT, main.t2_sd_s, planes, T2_SD_SCALE, main.mask),
+        _coloured("Uncertainty of PD", _SD_TEXT, _relative_pd_sd(main), planes, PD_SD_SCALE, main.mask),
     ]
     text = "Share of the signal that no atom of the dictionary explains: noise, aliasing, motion, flow, mixed voxels."
     return [*figures, _coloured("Residual", text, main.residual, planes, RESIDUAL_SCALE, main.mask)]
@@ -229,6 +231,10 @@ def _coloured(
 def _grey(title: str, text: str, volume: Volume, planes: tuple[Section, ...], window: Window) -> Figure:
     pictures = tuple(intensity_picture(volume, plane, window) for plane in planes)
     return Figure(title, text, pictures, tuple(plane.caption for plane in planes), compared=True)
+
+
+def _relative_pd_sd(result: Quantified) -> Volume:
+    return Volume(result.pd_sd.data / result.pd.data.abs().clamp_min(1e-30), result.pd.grid)
 
 
 def _magnitude(volume: Volume) -> Volume:

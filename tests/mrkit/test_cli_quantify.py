@@ -28,7 +28,7 @@ GRID = Grid((24, 24, 1), np.array([[-5.0, 0, 0, 60], [0, 5.0, 0, -70], [0, 0, 6.
 FLIPS = 20 + 40 * torch.sin(torch.linspace(0, 9.5, 60)).abs()
 SEQUENCE = MrfSequence(FLIPS, torch.tensor(0.012), torch.tensor(0.002), ti_s=0.02)
 MAPS = ("desc-seconds_T1map", "desc-seconds_T2map", "desc-relative_PDmap", "desc-sdseconds_T1map")
-ALL = (*MAPS, "desc-sdseconds_T2map", "desc-relative_residual")
+ALL = (*MAPS, "desc-sdseconds_T2map", "desc-sdrelative_PDmap", "desc-relative_residual")
 QUICK = ("--method", "cg", "--t1-range", "0.4", "2.0", "--t2-range", "0.02", "0.3")
 
 
@@ -102,7 +102,15 @@ def test_the_page_fetches_nothing_and_names_its_scales(done):
     page = (done / "out" / "raw_quantify_report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
-    for said in ("mrkit quantify", "0 to 2.5 s", "0 to 200 ms", "T1, Subspace CG", "Uncertainty of T2", "Histograms"):
+    for said in (
+        "mrkit quantify",
+        "0 to 2.5 s",
+        "0 to 200 ms",
+        "T1, Subspace CG",
+        "Uncertainty of T2",
+        "Uncertainty of PD",
+        "Histograms",
+    ):
         assert said in page, said
 
 

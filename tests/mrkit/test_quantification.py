@@ -14,7 +14,7 @@ from mrcore.noise import complex_noise, seeded
 from mrkit import quantify
 from mrkit.foreground import object_mask
 from mrkit.quantification import QuantifySettings, prepare_raw, quantify_prepared, weighted_volume
-from mrkit.quantify_methods import METHODS, denoised_contrasts, least_squares
+from mrkit.quantify_methods import METHODS, LeastSquaresSettings, denoised_contrasts, least_squares
 from recon.coil_loops import loop_coil_maps
 from recon.contrasts import Contrast
 from recon.mri2qmap import Mri2QmapSettings
@@ -27,6 +27,7 @@ SEQUENCE = MrfSequence(
 )
 QUICK = QuantifySettings(t1_range_s=(0.3, 3.0), t2_range_s=(0.02, 0.4), step=0.1)
 LEAST_SQUARES = least_squares()
+SETTLED = least_squares(LeastSquaresSettings(30))
 
 
 def discs():
@@ -50,7 +51,7 @@ def scan(snr=None, lines=4, seed=0):
 
 @cache
 def plain():
-    return quantify(scan(), method=LEAST_SQUARES, settings=QUICK)
+    return quantify(scan(), method=SETTLED, settings=QUICK)
 
 
 def inside(of):
@@ -79,7 +80,7 @@ def test_the_mask_is_the_object_and_nothing_is_beside_it():
     done = plain()
     assert bool(done.mask[large].all())
     assert float(done.mask.sum()) < 1.3 * float(large.sum())
-    for volume in (done.t1_s, done.t2_s, done.t1_sd_s, done.t2_sd_s, done.residual, done.pd):
+    for volume in (done.t1_s, done.t2_s, done.t1_sd_s, done.t2_sd_s, done.pd_sd, done.residual, done.pd):
         assert float(volume.data[~done.mask].abs().max()) == 0
     given = quantify(scan(), method=LEAST_SQUARES, settings=QUICK, mask=small)
     assert float(given.t1_s.data[~small].abs().max()) == 0
@@ -108,6 +109,9 @@ def test_the_sd_are_what_repeated_noise_shows():
         said = float(getattr(first, f"{quantity}_sd_s").data[core].square().mean().sqrt())
         shown = float(maps.std(0).square().mean().sqrt())
         assert 0.5 < said / shown < 1.4, (quantity, said, shown)
+    maps = torch.stack([r.pd.data.abs()[core] for r in (first, *again)])
+    said, shown = (float(sd.square().mean().sqrt()) for sd in (first.pd_sd.data[core], maps.std(0)))
+    assert 0.5 < said / shown < 1.4, ("pd", said, shown)
 
 
 def test_more_noise_means_larger_sd_and_without_a_noise_scan_a_note():
@@ -169,7 +173,7 @@ def test_a_sequence_that_is_given_stands_for_that_of_the_data():
     short = MrfSequence(SEQUENCE.flip_deg[:60], SEQUENCE.tr_s[:60], SEQUENCE.te_s[:60], ti_s=0.02)
     with pytest.raises(BadInputError, match="60 frames, the data have 120"):
         quantify(raw, short, settings=QUICK)
-    assert quantify(raw, SEQUENCE, method=LEAST_SQUARES, settings=QUICK).t1_s.data.equal(plain().t1_s.data)
+    assert quantify(raw, SEQUENCE, method=SETTLED, settings=QUICK).t1_s.data.equal(plain().t1_s.data)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +183,7 @@ def test_a_sequence_that_is_given_stands_for_that_of_the_data():
         ({"mask": torch.ones((32, 16, 1), dtype=torch.bool)}, GridMismatchError, "grid"),
         ({"settings": replace(QUICK, n_coils=9)}, BadInputError, "4 coils"),
         ({"settings": replace(QUICK, rank=121)}, BadInputError, "frames"),
+        ({"mask": torch.zeros((32, 32, 1), dtype=torch.bool)}, BadInputError, "empty"),
     ],
 )
 def test_what_does_not_fit_is_refused(given, error, part):

@@ -47,6 +47,7 @@ def result(t1=1.0, t2=1.0, pd=1.0):
         b1=None,
         t1_sd_s=zero,
         t2_sd_s=zero,
+        pd_sd=zero,
         residual=Volume(0.25 * mask.float(), GRID),
         mask=mask,
         converged=True,
