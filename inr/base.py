@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid, to_voxel
+from mrcore.precision import quick_products
 
 Result = TypeVar("Result")
 
-CHUNK_POINTS = 16384
-"""Points decoded at once: their features stay in a core's cache, which halves the time of large chunks."""
+CHUNK_POINTS, CHUNK_POINTS_GPU = 16384, 2**18
+"""Points decoded at once: on a CPU their features stay in a core's cache, which halves the time of large chunks; a GPU
+needs more work at a time, and 1 kB a point of a network of 128 units and 3 layers bounds its memory to 1 GB."""
+N_ROWS, N_ROWS_GPU = 4, 64
+"""Rows of a lattice that are one slab."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +37,21 @@ class Slabs:
     inside: tuple[tuple[Tensor, ...], ...]
     n_points: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the indices are, and the field that they are given to."""
+        return self.inside[0][0].device
 
-def slabs_of(foreground: Tensor, n_rows: int = 4) -> Slabs:
-    """Cut `foreground` (X, Y, Z, bool) into slabs of `n_rows`; empty ones are left out."""
+
+def slabs_of(foreground: Tensor, n_rows: int | None = None) -> Slabs:
+    """Cut `foreground` (X, Y, Z, bool) into slabs of `n_rows` (None: to suit its device); empty ones are left out."""
+    n_rows = n_rows or (N_ROWS if foreground.device.type == "cpu" else N_ROWS_GPU)
     rows, inside = [], []
     for start in range(0, foreground.shape[0], n_rows):
         part = foreground[start : start + n_rows].reshape(-1).nonzero()[:, 0]
         if len(part):
             rows.append(slice(start, min(start + n_rows, foreground.shape[0])))
-            inside.append(torch.split(part, CHUNK_POINTS))
+            inside.append(_chunks(part))
     if not rows:
         raise BadInputError("the foreground is empty: the scan has no voxel above its noise")
     return Slabs(tuple(rows), tuple(inside), int(foreground.sum()))
@@ -53,8 +63,12 @@ def part_of(slabs: Slabs, chosen: Tensor) -> Slabs:
     for where, chunks, mine in zip(slabs.rows, slabs.inside, per_slab(chosen, slabs), strict=True):
         if bool(mine.any()):
             rows.append(where)
-            inside.append(torch.split(torch.cat(chunks)[mine], CHUNK_POINTS))
+            inside.append(_chunks(torch.cat(chunks)[mine]))
     return Slabs(tuple(rows), tuple(inside), int(chosen.sum()))
+
+
+def _chunks(indices: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(indices, CHUNK_POINTS if indices.device.type == "cpu" else CHUNK_POINTS_GPU)
 
 
 def per_slab(values: Tensor, slabs: Slabs) -> tuple[Tensor, ...]:
@@ -127,7 +141,8 @@ class PointField(Field):
             with torch.no_grad():
                 return torch.cat([self.decode(self._coordinates(slabs, slab, c)) for c in slabs.inside[slab]], 1)
 
-        return torch.cat(list(in_threads(decoded, len(slabs.rows))), 1)
+        with quick_products(slabs.device):
+            return torch.cat(list(in_turn(decoded, len(slabs.rows), slabs.device)), 1)
 
     def backpropagate(self, slabs: Slabs, gradient: Tensor) -> None:
         """Add the pull-back of `gradient` to the parameters' `.grad`, as in `Field`."""
@@ -143,27 +158,32 @@ class PointField(Field):
                     sum_ += each
             return total
 
-        for total in in_threads(pull, len(slabs.rows)):
-            for parameter, each in zip(parameters, total, strict=True):
-                parameter.grad = each if parameter.grad is None else parameter.grad + each
+        with quick_products(slabs.device):
+            for total in in_turn(pull, len(slabs.rows), slabs.device):
+                for parameter, each in zip(parameters, total, strict=True):
+                    parameter.grad = each if parameter.grad is None else parameter.grad + each
 
     def _coordinates(self, slabs: Slabs, slab: int, chunk: Tensor) -> Tensor:
         """Return the coordinates (3, n) of flat indices `chunk` of a slab."""
         _, n_y, n_z = self.grid.shape
-        voxels = torch.stack([chunk // (n_y * n_z) + slabs.rows[slab].start, chunk // n_z % n_y, chunk % n_z])
-        parameter = next(self.parameters())
-        middle, spacing = (
-            torch.tensor(v, dtype=torch.float64)[:, None]
-            for v in ([(n - 1) / 2 for n in self.grid.shape], self.grid.spacing_mm)
-        )
-        return ((voxels - middle) * spacing).to(parameter)
+        voxels = (chunk // (n_y * n_z) + slabs.rows[slab].start, chunk // n_z % n_y, chunk % n_z)
+        # Numbers, not tensors of them: these would have to be copied to the device at each call.
+        local = [
+            (at.double() - (n - 1) / 2) * spacing
+            for at, n, spacing in zip(voxels, self.grid.shape, self.grid.spacing_mm, strict=True)
+        ]
+        return torch.stack(local).to(next(self.parameters()))
 
 
-def in_threads(work: Callable[[int], Result], n_items: int) -> Iterator[Result]:
-    """Yield `work(i)` in order, computed by as many threads as torch may use, each item by one of them.
+def in_turn(work: Callable[[int], Result], n_items: int, device: torch.device) -> Iterator[Result]:
+    """Yield `work(i)` in order; on the CPU computed by as many threads as torch may use, each item by one of them.
 
-    The arrays of a chunk are small: splitting each operation among the cores costs more than it gains.
+    The arrays of a chunk are small: splitting each operation among the cores costs more than it gains. On a GPU one
+    thread says what is to be done, in the stream that is current.
     """
+    if device.type != "cpu":
+        yield from map(work, range(n_items))
+        return
     n_threads = torch.get_num_threads()
     with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: deque[Future[Result]] = deque()

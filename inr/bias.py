@@ -96,7 +96,7 @@ def estimate_bias(image: Tensor, prob: Tensor, spacing_mm: Triple, settings: Bia
         solved = _solve(y, p, basis, rough, solved, settings.stiffness)
         level = float((basis @ solved).mean())
     # The constant is what makes the mean logarithm in the brain zero: the level stays with the image.
-    coefficients = torch.cat([torch.full_like(solved[:1], -level), solved])
+    coefficients = torch.cat([solved.new_full((1,), -level), solved])
     shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
     return BiasField(coefficients.reshape(n_terms).to(image.dtype), shape)
 

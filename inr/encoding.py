@@ -29,6 +29,11 @@ class FeatureGrid(nn.Module):
         for axis in range(3):
             matrix = _hat_matrix(grid.shape[axis], grid.spacing_mm[axis], nodes[axis], spacing_mm, self.offset_mm[axis])
             self.register_buffer(f"matrix{axis}", matrix, persistent=False)
+        # Which nodes each row of the lattice uses: as numbers, since reading them from a GPU would stop it.
+        used = self.get_buffer("matrix0") > 0
+        last = used.shape[1] - 1
+        self._first_node = used.int().argmax(1).tolist()
+        self._last_node = (last - used.int().flip(1).argmax(1)).tolist()
 
     def planes(self) -> Tensor:
         """Interpolate along the last two axes of the lattice: (C, a, Y, Z)."""
@@ -49,16 +54,14 @@ class FeatureGrid(nn.Module):
 
     def _rows(self, rows: slice) -> tuple[Tensor, slice]:
         """Return the interpolation matrix of some rows without its zero columns, and where those kept lie."""
-        matrix = self.get_buffer("matrix0")[rows]
-        used = matrix.sum(0).nonzero()[:, 0]
-        support = slice(int(used[0]), int(used[-1]) + 1)
-        return matrix[:, support], support
+        support = slice(min(self._first_node[rows]), max(self._last_node[rows]) + 1)
+        return self.get_buffer("matrix0")[rows, support], support
 
     def at(self, offsets_mm: Tensor) -> Tensor:
         """Interpolate at positions (n, 3) in mm from the first lattice voxel, along the lattice axes: (C, n)."""
-        nodes = torch.tensor(self.features.shape[1:], dtype=offsets_mm.dtype)
-        index = (offsets_mm + torch.tensor(self.offset_mm, dtype=offsets_mm.dtype)) / self.spacing_mm
-        unit = (2 * index / (nodes - 1).clamp_min(1) - 1).to(self.features.dtype)
+        nodes = offsets_mm.new_tensor(self.features.shape[1:])
+        index = (offsets_mm + offsets_mm.new_tensor(self.offset_mm)) / self.spacing_mm
+        unit = (2 * index / (nodes - 1).clamp_min(1) - 1).to(self.features)
         sampled = functional.grid_sample(
             self.features[None], unit.flip(-1)[None, :, None, None], align_corners=True, padding_mode="border"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from inr.base import Field, Slabs, in_threads, per_chunk, per_slab
+from inr.base import Field, Slabs, in_turn, per_chunk, per_slab
 from inr.encoding import MultiLevelGrid
 from inr.gabor import Decoder, GaborLayer
 from mrcore.errors import BadInputError
@@ -77,7 +77,7 @@ class GaborField(Field):
                 features = torch.cat([e.slab(p, slabs.rows[slab]) for e, p in zip(levels, planes, strict=True)])
                 return torch.cat([self.decoder(features.index_select(1, chunk)) for chunk in slabs.inside[slab]], 1)
 
-        return torch.cat(list(in_threads(decode, len(slabs.rows))), 1)
+        return torch.cat(list(in_turn(decode, len(slabs.rows), slabs.device)), 1)
 
     def backpropagate(self, slabs: Slabs, gradient: Tensor) -> None:
         """Add the pull-back of `gradient` to the parameters' `.grad`, as in `Field`."""
@@ -101,7 +101,7 @@ class GaborField(Field):
                     sum_ += each
             return feature_gradient, total
 
-        for slab, (feature_gradient, total) in enumerate(in_threads(pull, len(slabs.rows))):
+        for slab, (feature_gradient, total) in enumerate(in_turn(pull, len(slabs.rows), slabs.device)):
             by_level = torch.split(feature_gradient, self.encoding.widths)
             for level, part, out in zip(levels, by_level, pulled, strict=True):
                 level.add_slab_adjoint(part, slabs.rows[slab], out)

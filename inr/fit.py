@@ -6,20 +6,23 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from inr.base import Field, FieldDesign, Slabs, part_of, slabs_of
-from inr.baselines import cosine, ended
+from inr.baselines import ended
 from inr.data import Data
 from inr.field import FieldSettings
 from inr.loss import total_variation
 from inr.prior import Prior, Pull
+from inr.step import Descent
 from inr.tissues import Resegment, TissueTerm, tissue_term
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
+from mrcore.linop import same_device
 from mrcore.noise import seeded
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap
@@ -121,15 +124,17 @@ def fit(
     which the target follows it; without it the initial segmentation stays the target. `prior` improves the start and
     pulls the images towards what it holds for likely, in place of total variation. Intensities are relative to WM = 1.
 
+    The fit runs where `data`, `start`, `foreground` and `tissues` are. On a CPU the same seed gives the same bytes,
+    and so it does on an NVIDIA GPU for the default field and scans along the lattice's axes; for hash grids and oblique
+    scans, whose sums there depend on chance, under `torch.use_deterministic_algorithms(True)`, which `fit` honours.
+
     Raises:
-        BadInputError: starts that are not as many as the data's contrasts, or a fit that diverged.
+        BadInputError: starts that are not as many as the data's contrasts or not where the rest is, or a fit that
+            diverged.
     """
     settings = settings or FitSettings()
-    if tuple(start.shape) != (data.n_contrasts, *lattice.shape):
-        raise BadInputError(
-            f"the start needs the shape {(data.n_contrasts, *lattice.shape)}, one image a contrast; "
-            f"got {tuple(start.shape)}"
-        )
+    _require_start(start, data, lattice)
+    _require_one_device(start, foreground, tissues.prob)
     brain = tissues.mask & foreground
     slabs = slabs_of(foreground)
     start = start * foreground
@@ -137,31 +142,35 @@ def fit(
     start = start if pull is None else pull.start
     term = tissue_term(tissues, brain, start[0], resegment)
     problem = _Problem(lattice, start, foreground, brain, term.anchor)
-    net = settings.field.build(lattice, len(start) + len(tissues.names), seeded(seed, "inr.fit:field"))
-    optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate, betas=(0.9, 0.99))
-    history = []
-    batches = _batches(slabs, settings.batch, seeded(seed, "inr.fit:batches"))
-    outputs = net.evaluate(slabs) if settings.batch < 1 else torch.empty(net.n_outputs, slabs.n_points)
+    # Drawn on the CPU, so that every device begins with the same numbers.
+    net = settings.field.build(lattice, len(start) + len(tissues.names), seeded(seed, "inr.fit:field")).to(start.device)
+    descent = Descent(net, slabs, settings.learning_rate, settings.n_steps)
+    batches, history = _batches(slabs, settings.batch, seeded(seed, "inr.fit:batches")), []
+    if settings.batch < 1:
+        descent.look(slabs, slice(None))
     for step in tqdm(range(settings.n_steps), desc="fitting the field", disable=None):
-        optimiser.param_groups[0]["lr"] = (
-            settings.learning_rate * cosine(step, settings.n_steps) * min(1, (step + 1) / 4)
-        )
-        optimiser.zero_grad()
         now, at = next(batches)
-        outputs = outputs.detach()
-        outputs[:, at] = net.evaluate(now)
+        descent.look(now, at)
         if step in settings.refreshes:
-            images = problem.images(outputs).clamp_min(0)
+            images = problem.images(descent.outputs).clamp_min(0)
             data, term = data.refreshed(images), term.refreshed(images)
-        outputs.requires_grad_(True)
-        loss = problem.objective(outputs, data, term, pull, settings)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if outputs.grad is None or not bool(torch.isfinite(loss)):
-            raise BadInputError("the fit diverged; check the scan for outliers and the noise estimate")
-        net.backpropagate(now, outputs.grad[:, at])
-        optimiser.step()
-        history.append(loss.item() / data.n_values)
-    return _result(problem, net, slabs, history, data)
+        if step == 0 or step in settings.refreshes:
+            descent.aim(partial(problem.objective, data=data, term=term, pull=pull, settings=settings))
+        history.append(descent.learn(step, now, at) / data.n_values)
+    done = _result(problem, net, slabs, history, data)
+    return replace(done, solution=replace(done.solution, message="; ".join([done.solution.message, *descent.notes])))
+
+
+def _require_start(start: Tensor, data: Data, lattice: Grid) -> None:
+    expected = (data.n_contrasts, *lattice.shape)
+    if tuple(start.shape) != expected:
+        raise BadInputError(f"the start needs the shape {expected}, one image a contrast; got {tuple(start.shape)}")
+
+
+def _require_one_device(start: Tensor, foreground: Tensor, prob: Tensor) -> None:
+    for name, other in (("the foreground", foreground), ("the tissues", prob)):
+        if not same_device(other.device, start.device):
+            raise BadInputError(f"a fit needs one device: the start is on {start.device}, {name} on {other.device}")
 
 
 def _batches(slabs: Slabs, part: float, generator: torch.Generator) -> Iterator[tuple[Slabs, Tensor | slice]]:
@@ -170,7 +179,7 @@ def _batches(slabs: Slabs, part: float, generator: torch.Generator) -> Iterator[
     while n_batches == 1:
         yield slabs, slice(None)
     while True:
-        drawn = torch.randint(n_batches, (slabs.n_points,), generator=generator)
+        drawn = torch.randint(n_batches, (slabs.n_points,), generator=generator).to(slabs.device)
         for batch in range(n_batches):
             chosen = drawn == batch
             if bool(chosen.any()):

@@ -69,10 +69,10 @@ def sharpening(operator: LinearOp, spacing_mm: Triple, scan_spacing_mm: Triple) 
     blur = torch.exp(-2 * (math.pi * FWHM_TO_SD) ** 2 * per_voxel)
     amplitude = torch.where(square > LARGEST_MM**-2, blur / square.clamp_min(LARGEST_MM**-2), 0.0)
     drawn = torch.randn(shape, generator=seeded(0, "inr.gradients:sharpening"))
-    field = torch.fft.ifftn(torch.fft.fftn(drawn) * amplitude).real.to(operator.dtype)
+    field = torch.fft.ifftn(torch.fft.fftn(drawn) * amplitude).real.to(operator.device, operator.dtype)
     image = operator(field)
     inner = [tuple(slice(n // 8, n - n // 8) for n in data.shape) for data in (field, image)]
-    masks = [torch.zeros(data.shape, dtype=torch.bool) for data in (field, image)]
+    masks = [torch.zeros_like(data, dtype=torch.bool) for data in (field, image)]
     for mask, window in zip(masks, inner, strict=True):
         mask[window] = True
     object_ = mean_square(field, masks[0], spacing_mm, (0, 1, 2))

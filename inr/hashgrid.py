@@ -57,6 +57,11 @@ class HashEncoding(nn.Module):
         sizes = [shape.entries(level) * shape.n_features for level in range(shape.n_levels)]
         self.bounds = [0, *itertools.accumulate(sizes)]
         self.table = nn.Parameter(1e-3 * torch.randn(self.bounds[-1], generator=generator))
+        # Constants that move with the module: made anew at each call they would have to be copied to a GPU.
+        corners = torch.tensor(list(itertools.product((0, 1), repeat=3)))
+        strides = torch.tensor([[1, n, n**2] for n in map(shape.resolution, range(shape.n_levels))])
+        for name, values in (("corners", corners), ("strides", strides), ("primes", torch.tensor(PRIMES))):
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, unit: Tensor) -> Tensor:
         """Interpolate at positions (n, 3) in 0 to 1."""
@@ -69,8 +74,7 @@ class HashEncoding(nn.Module):
         fraction, cell = position - cell, cell.long()
         table = self.table[self.bounds[level] : self.bounds[level + 1]].view(-1, self.shape.n_features)
         out = unit.new_zeros(len(unit), self.shape.n_features)
-        for corner in itertools.product((0, 1), repeat=3):
-            offset = torch.tensor(corner, device=unit.device)
+        for offset in self.get_buffer("corners"):
             weight = torch.where(offset.bool(), fraction, 1 - fraction).prod(1)
             out = out + weight[:, None] * table.index_select(0, self.index(cell + offset, level))
         return out.T
@@ -79,9 +83,9 @@ class HashEncoding(nn.Module):
         """Return the entries (n) of integer nodes (n, 3): their row-major place, first axis fastest, or their hash."""
         n, resolution = self.shape.entries(level), self.shape.resolution(level)
         if resolution**3 <= n:
-            return (nodes * torch.tensor([1, resolution, resolution**2], device=nodes.device)).sum(1) % n
+            return (nodes * self.get_buffer("strides")[level]).sum(1) % n
         # 32-bit arithmetic of the hash, in 64 bits.
-        mixed = (nodes * torch.tensor(PRIMES, device=nodes.device)) & 0xFFFFFFFF
+        mixed = (nodes * self.get_buffer("primes")) & 0xFFFFFFFF
         return (mixed[:, 0] ^ mixed[:, 1] ^ mixed[:, 2]) % n
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from inr.base import PointField
 from inr.gabor import LinearLayer
 from mrcore.grid import Grid, Triple
+from mrcore.precision import exact_products
 
 
 class MlpField(PointField):
@@ -24,7 +25,10 @@ class MlpField(PointField):
 
     def decode(self, local_mm: Tensor) -> Tensor:
         """Map coordinates (3, n) in mm to outputs (n_outputs, n)."""
-        out: Tensor = self.head(self.layers(local_mm * self.get_buffer("per_mm").to(local_mm)))
+        # Rounded to tf32, positions would be off by 0.1 mm.
+        with exact_products(local_mm.device):
+            now = self.layers[0](local_mm * self.get_buffer("per_mm").to(local_mm))
+        out: Tensor = self.head(self.layers[1:](now))
         return out
 
 

@@ -80,9 +80,9 @@ def render(fitted: FittedField, grid: Grid, contrast: int = 0) -> tuple[Volume, 
 def _assembled(
     fitted: FittedField, outputs: Tensor, foreground: Tensor, brain: Tensor, grid: Grid, contrast: int
 ) -> tuple[Volume, TissueMap]:
-    image = torch.zeros(grid.shape)
+    image = torch.zeros(grid.shape, device=outputs.device)
     image[foreground] = outputs[contrast].clamp_min(0) * fitted.scale
-    prob = torch.zeros(len(fitted.names), *grid.shape)
+    prob = torch.zeros(len(fitted.names), *grid.shape, device=outputs.device)
     shares = torch.softmax(outputs[fitted.n_contrasts :, brain[foreground]], 0)
     prob[:, brain] = shares[: len(fitted.names)]
     return Volume(image, grid), TissueMap(prob, fitted.names, grid)
@@ -97,12 +97,12 @@ def _first_on(fitted: FittedField, grid: Grid, foreground: Tensor) -> Tensor:
     lattice = fitted.field.grid
 
     def on_grid(values: Tensor, where: Tensor, order: int) -> Tensor:
-        whole = torch.zeros(lattice.shape)
+        whole = values.new_zeros(lattice.shape)
         whole[where] = values
         return resample(Volume(whole, lattice), grid, order).data[foreground]
 
     in_brain = fitted.brain[fitted.foreground]
-    share = on_grid(torch.ones(int(in_brain.sum())), fitted.brain, 1).clamp_min(1e-3)
+    share = on_grid(torch.ones_like(fitted.first[0, in_brain]), fitted.brain, 1).clamp_min(1e-3)
     n_images = fitted.n_contrasts
     images = [on_grid(row, fitted.foreground, 3) for row in fitted.first[:n_images]]
     logits = [on_grid(row[in_brain], fitted.brain, 1) / share for row in fitted.first[n_images:]]
@@ -113,7 +113,7 @@ def _field_on(field: Field, grid: Grid, foreground: Tensor) -> Tensor:
     """Evaluate the field at the foreground of `grid`, plane by plane."""
     parts = []
     for i, plane in enumerate(foreground):
-        at = plane.nonzero().numpy()
+        at = plane.nonzero().cpu().numpy()
         voxels = np.concatenate([np.full((len(at), 1), i), at], 1)
         with torch.no_grad():
             parts.append(field(torch.from_numpy(to_world(grid, voxels))))

@@ -85,8 +85,8 @@ def support(image: Tensor, tissues: TissueMap) -> Tensor:
     if tuple(image.shape) != tissues.grid.shape or not bool(tissues.mask.any()):
         raise BadInputError(f"the brain's border needs an image on the grid of its tissues {tissues.grid.shape}")
     means = (tissues.prob * image).flatten(1).sum(1) / tissues.prob.flatten(1).sum(1).clamp_min(1e-6)
-    inside = ((image > 0.5 * means.min()) & tissues.mask).numpy()
-    return torch.from_numpy(ndimage.binary_fill_holes(largest_part(inside))) & tissues.mask
+    inside = ((image > 0.5 * means.min()) & tissues.mask).cpu().numpy()
+    return torch.from_numpy(ndimage.binary_fill_holes(largest_part(inside))).to(image.device) & tissues.mask
 
 
 def _at(prob: Tensor, brain: Tensor) -> Tensor:
