@@ -172,7 +172,7 @@ def test_options_that_cannot_be(tmp_path, options):
         superresolve(tmp_path, "out", *options)
 
 
-def test_what_was_fitted_before_an_interruption_is_not_fitted_again(done, tmp_path, monkeypatch):
+def test_what_was_fitted_before_an_interruption_is_not_fitted_again(tmp_path, monkeypatch):
     fitted, fit = [], fitting.fit
 
     def interrupted(*arguments):
