@@ -121,7 +121,7 @@ def repeated(work: Work, device: torch.device) -> Repeated:
 
 def _tried(work: Work) -> None:
     """Run `work` once beside the current stream: libraries make workspaces at first, which a capture does not allow."""
-    aside = torch.cuda.Stream()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         work()
