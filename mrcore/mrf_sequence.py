@@ -42,6 +42,8 @@ class MrfSequence:
             object.__setattr__(self, name, _per_frame(name, values, len(flips)))
         if float(self.tr_s.max()) > 60:
             raise BadInputError(f"a TR of {float(self.tr_s.max()):g} s: were milliseconds given for seconds?")
+        if float(self.te_s.max()) > 1:
+            raise BadInputError(f"a TE of {float(self.te_s.max()):g} s: were milliseconds given for seconds?")
         if bool((self.te_s < 0).any()) or bool((self.tr_s <= 0).any()) or bool((self.te_s > self.tr_s).any()):
             raise BadInputError(
                 "every frame needs 0 <= TE <= TR and TR > 0 in s, got TE up to "

@@ -79,7 +79,7 @@ def read_data(path: Path, train: Train, trajectory: Path | None, options: Ismrmr
         BadInputError: files that cannot be used, options that do not go with the file, or data without a sequence.
     """
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file; expected raw data as .h5 (ISMRMRD) or .npz")
+        raise BadInputError(f"{path}: there is no such file; expected raw data as .h5 (ISMRMRD) or .npz")
     sequence = train.read()
     placed: Callable[[Grid], Trajectory] | None = partial(read_trajectory, trajectory) if trajectory else None
     suffix = path.suffix.lower()

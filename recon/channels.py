@@ -10,6 +10,9 @@ from torch import Tensor
 from mrcore.errors import BadInputError
 from recon.rawdata import RawData
 
+_SINGULAR = 1e-5
+"""Least eigenvalue of correlations between coils; those of arrays that work stay above a hundredth."""
+
 
 def noise_covariance(noise: Tensor) -> Tensor:
     """Return E[n n^H] (C, C) of samples of noise alone (C, M), whose mean is zero.
@@ -39,9 +42,12 @@ def whitened(raw: RawData, covariance: Tensor | None = None) -> RawData:
         covariance = noise_covariance(raw.noise)
     if tuple(covariance.shape) != (raw.n_coils, raw.n_coils):
         raise BadInputError(f"the covariance of {raw.n_coils} coils has the shape {tuple(covariance.shape)}")
-    factor, info = torch.linalg.cholesky_ex(covariance.to(torch.complex128))
-    if int(info) or not bool(torch.isfinite(torch.view_as_real(factor)).all()):
+    wide = covariance.to(torch.complex128)
+    level = wide.diagonal().real.clamp_min(1e-300).sqrt()
+    # Between coils, whatever their gains: the sum of rounding makes a singular covariance of samples a regular one.
+    if not float(torch.linalg.eigvalsh(wide / level[:, None] / level).min()) > _SINGULAR:
         raise BadInputError("the noise covariance is singular: a coil is dead or given twice; leave it out")
+    factor = torch.linalg.cholesky(wide)
     identity = torch.eye(raw.n_coils, dtype=torch.complex128)
     return mixed(raw, math.sqrt(2) * torch.linalg.solve_triangular(factor, identity, upper=False))
 

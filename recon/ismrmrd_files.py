@@ -95,7 +95,9 @@ def read_ismrmrd(
         frames, n_frames = _frames(head["idx"][images], header, frame_counter, sequence, path)
         points = [_positions(i, head, traj, header, k_unit, path)[_kept(i, head, path)] for i in images.tolist()]
         frame = np.repeat(frames, [len(k) for k in points])
-        placed = Trajectory(_tensor(np.concatenate(points)), _tensor(frame), n_frames, grid)
+        stored = bool(head["trajectory_dimensions"][images].any())
+        units = _units(header) if stored else {k_unit: np.ones(3)}
+        placed = _in_unit(np.concatenate(points), _tensor(frame), n_frames, grid, units, k_unit)
     else:
         placed = trajectory(grid)
     noise = _noise(head, data, n_coils, path)
@@ -228,14 +230,41 @@ def _positions(
         return k
     if len(traj[i]) != n * dimensions:
         raise BadInputError(f"{path}: acquisition {i} has {len(traj[i])} trajectory numbers, not {n} x {dimensions}")
-    units = {"cycles/voxel": np.divide(header.encoded_matrix, header.encoded_fov_mm), "cycles/m": 1e-3 * np.ones(3)}
-    units["rad/m"] = units["cycles/m"] / (2 * np.pi)
+    units = _units(header)
     if k_unit not in units:
         raise BadInputError(f"the unit of k must be one of {', '.join(units)}, not {k_unit!r}")
     # A fourth column, where there is one, is a weight.
     k[:, : min(dimensions, 3)] = traj[i].reshape(n, dimensions)[:, :3]
     k *= units[k_unit]
     return k
+
+
+def _units(header: Header) -> dict[str, NDArray[np.float64]]:
+    """Return what one of each unit of k is worth along each axis, in cycles/mm."""
+    per_m = 1e-3 * np.ones(3)
+    per_voxel = np.divide(header.encoded_matrix, header.encoded_fov_mm)
+    return {"cycles/voxel": per_voxel, "cycles/m": per_m, "rad/m": per_m / (2 * np.pi)}
+
+
+def _in_unit(
+    k: NDArray[np.float64],
+    frame: torch.Tensor,
+    n_frames: int,
+    grid: Grid,
+    units: dict[str, NDArray[np.float64]],
+    k_unit: str,
+) -> Trajectory:
+    """Return the trajectory of positions (N, 3) in cycles/mm; where these cannot be, name the unit that would fit."""
+    try:
+        return Trajectory(_tensor(k), frame, n_frames, grid)
+    except BadInputError as error:
+        for unit, worth in units.items():
+            try:
+                Trajectory(_tensor(k / units[k_unit] * worth), frame, n_frames, grid)
+            except BadInputError:
+                continue
+            raise BadInputError(f"positions in k-space cannot be in {k_unit}, they fit {unit}: say --k-unit") from error
+        raise
 
 
 def _channels(i: int, head: NDArray[Any], data: NDArray[Any], path: Path) -> NDArray[np.complex64]:

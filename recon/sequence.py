@@ -169,7 +169,10 @@ def _read_mat(path: Path) -> dict[str, NDArray[np.float64]]:
 
 def _read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        names, *rows = [row for row in csv.reader(file) if row]
+        lines = [row for row in csv.reader(file) if row]
+    if not lines:
+        raise ValueError("it is empty")
+    names, *rows = lines
     if any(len(row) != len(names) for row in rows) or not rows:
         raise ValueError(f"each line below the names needs {len(names)} numbers")
     values = np.array(rows, dtype=np.float64)

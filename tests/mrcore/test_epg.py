@@ -163,6 +163,8 @@ def test_what_cannot_be_simulated_is_refused():
         bssfp_signals(sequence, double(1.0), double(0.1), double(0.1, 0.2))
     with pytest.raises(BadInputError, match="milliseconds"):
         MrfSequence(double(10.0), double(1200.0), double(5.0))
+    with pytest.raises(BadInputError, match="TE of 5 s: were milliseconds"):
+        MrfSequence(double(10.0), double(12.0), double(5.0))
     with pytest.raises(BadInputError, match="TE <= TR"):
         MrfSequence(double(10.0), double(0.01), double(0.02))
     with pytest.raises(BadInputError, match="one a frame"):

@@ -108,6 +108,9 @@ def test_whitening_leaves_noise_of_sd_one_in_every_channel():
         whitened(RawData(samples, trajectory))
     with pytest.raises(BadInputError, match="singular"):
         whitened(RawData(samples, trajectory, noise * torch.tensor([1, 0, 1])[:, None]))
+    twice = noise.to(torch.complex64)[[0, 1, 1]]
+    with pytest.raises(BadInputError, match="given twice"):
+        whitened(RawData(samples, trajectory, twice))
     with pytest.raises(BadInputError, match="needs 6 samples"):
         whitened(RawData(samples, trajectory, noise[:, :5]))
 
