@@ -30,10 +30,12 @@ N_ROWS, N_ROWS_GPU = 4, 64
 class Slabs:
     """Foreground of a lattice, cut into slabs along its first axis that are evaluated one by one.
 
-    `rows` are lattice rows; `inside` are the flat foreground indices in each slab, in chunks; `n_points` counts them.
+    A slab holds the lattice's `rows` along the first axis and, along the others, the box that has foreground at all:
+    `inside` are the flat indices of its foreground in (rows, `box`), in chunks; `n_points` counts them.
     """
 
     rows: tuple[slice, ...]
+    box: tuple[slice, slice]
     inside: tuple[tuple[Tensor, ...], ...]
     n_points: int
 
@@ -46,15 +48,16 @@ class Slabs:
 def slabs_of(foreground: Tensor, n_rows: int | None = None) -> Slabs:
     """Cut `foreground` (X, Y, Z, bool) into slabs of `n_rows` (None: to suit its device); empty ones are left out."""
     n_rows = n_rows or (N_ROWS if foreground.device.type == "cpu" else N_ROWS_GPU)
+    if not bool(foreground.any()):
+        raise BadInputError("the foreground is empty: the scan has no voxel above its noise")
+    box = (_extent(foreground.any(0).any(1)), _extent(foreground.any(0).any(0)))
     rows, inside = [], []
     for start in range(0, foreground.shape[0], n_rows):
-        part = foreground[start : start + n_rows].reshape(-1).nonzero()[:, 0]
+        part = foreground[start : start + n_rows, box[0], box[1]].reshape(-1).nonzero()[:, 0]
         if len(part):
             rows.append(slice(start, min(start + n_rows, foreground.shape[0])))
             inside.append(_chunks(part))
-    if not rows:
-        raise BadInputError("the foreground is empty: the scan has no voxel above its noise")
-    return Slabs(tuple(rows), tuple(inside), int(foreground.sum()))
+    return Slabs(tuple(rows), box, tuple(inside), int(foreground.sum()))
 
 
 def part_of(slabs: Slabs, chosen: Tensor) -> Slabs:
@@ -64,7 +67,13 @@ def part_of(slabs: Slabs, chosen: Tensor) -> Slabs:
         if bool(mine.any()):
             rows.append(where)
             inside.append(_chunks(torch.cat(chunks)[mine]))
-    return Slabs(tuple(rows), tuple(inside), int(chosen.sum()))
+    return Slabs(tuple(rows), slabs.box, tuple(inside), int(chosen.sum()))
+
+
+def _extent(occupied: Tensor) -> slice:
+    """Return the shortest slice that holds all of `occupied` (n, bool)."""
+    at = occupied.nonzero()[:, 0]
+    return slice(int(at[0]), int(at[-1]) + 1)
 
 
 def _chunks(indices: Tensor) -> tuple[Tensor, ...]:
@@ -165,8 +174,10 @@ class PointField(Field):
 
     def _coordinates(self, slabs: Slabs, slab: int, chunk: Tensor) -> Tensor:
         """Return the coordinates (3, n) of flat indices `chunk` of a slab."""
-        _, n_y, n_z = self.grid.shape
-        voxels = (chunk // (n_y * n_z) + slabs.rows[slab].start, chunk // n_z % n_y, chunk % n_z)
+        starts = [part.start for part in (slabs.rows[slab], *slabs.box)]
+        n_y, n_z = (part.stop - part.start for part in slabs.box)
+        within = (chunk // (n_y * n_z), chunk // n_z % n_y, chunk % n_z)
+        voxels = [at + start for at, start in zip(within, starts, strict=True)]
         # Numbers, not tensors of them: these would have to be copied to the device at each call.
         local = [
             (at.double() - (n - 1) / 2) * spacing

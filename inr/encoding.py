@@ -35,22 +35,29 @@ class FeatureGrid(nn.Module):
         self._first_node = used.int().argmax(1).tolist()
         self._last_node = (last - used.int().flip(1).argmax(1)).tolist()
 
-    def planes(self) -> Tensor:
-        """Interpolate along the last two axes of the lattice: (C, a, Y, Z)."""
-        along_z = self.features @ self.get_buffer("matrix2").T
-        return torch.matmul(self.get_buffer("matrix1"), along_z)
+    def planes(self, box: tuple[slice, slice]) -> Tensor:
+        """Interpolate along the last two axes of the lattice, within `box` of them: (C, a, y, z)."""
+        along_z = self.features @ self.get_buffer("matrix2")[box[1]].T
+        return torch.matmul(self.get_buffer("matrix1")[box[0]], along_z)
+
+    def add_planes_adjoint(self, planes: Tensor, box: tuple[slice, slice]) -> None:
+        """Add the adjoint of `planes` (C, a, y, z) to the gradient of the features."""
+        with torch.no_grad():
+            along_y = torch.matmul(self.get_buffer("matrix1")[box[0]].T, planes)
+            found = along_y @ self.get_buffer("matrix2")[box[1]]
+        self.features.grad = found if self.features.grad is None else self.features.grad.add_(found)
 
     def slab(self, planes: Tensor, rows: slice) -> Tensor:
-        """Interpolate `planes` along the first axis for some lattice rows: (C, rows * Y * Z)."""
+        """Interpolate `planes` along the first axis for some lattice rows: (C, rows * y * z)."""
         matrix, support = self._rows(rows)
         part = planes[:, support].reshape(planes.shape[0], support.stop - support.start, -1)
         return torch.matmul(matrix, part).reshape(planes.shape[0], -1)
 
     def add_slab_adjoint(self, slab: Tensor, rows: slice, planes: Tensor) -> None:
-        """Add the adjoint of `slab` (C, rows * Y * Z) to `planes` in place."""
+        """Add the adjoint of `slab` (C, rows * y * z) to `planes` in place."""
         matrix, support = self._rows(rows)
-        part = torch.matmul(matrix.T, slab.reshape(slab.shape[0], matrix.shape[0], -1))
-        planes[:, support] += part.reshape(planes.shape[0], -1, *planes.shape[2:])
+        columns = slab.reshape(slab.shape[0], matrix.shape[0], -1)
+        planes[:, support].flatten(2).baddbmm_(matrix.T.expand(len(slab), -1, -1), columns)
 
     def _rows(self, rows: slice) -> tuple[Tensor, slice]:
         """Return the interpolation matrix of some rows without its zero columns, and where those kept lie."""

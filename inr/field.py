@@ -57,6 +57,7 @@ class GaborField(Field):
         hidden = [
             GaborLayer(a, b, settings.frequency, settings.decay, generator) for a, b in itertools.pairwise(widths)
         ]
+        self._kept: tuple[object, list[Tensor]] | None = None
         self.decoder = Decoder(nn.Sequential(*hidden), widths[0], settings.n_hidden, n_outputs, generator)
 
     def forward(self, positions_mm: Tensor) -> Tensor:
@@ -68,9 +69,7 @@ class GaborField(Field):
 
     def evaluate(self, slabs: Slabs) -> Tensor:
         """Return the outputs (n_outputs, n_points) on the foreground of the lattice, without a graph."""
-        levels = self.encoding.grids()
-        with torch.no_grad():
-            planes = [level.planes() for level in levels]
+        levels, planes = self.encoding.grids(), self._planes(slabs)
 
         def decode(slab: int) -> Tensor:
             with torch.no_grad():
@@ -81,9 +80,8 @@ class GaborField(Field):
 
     def backpropagate(self, slabs: Slabs, gradient: Tensor) -> None:
         """Add the pull-back of `gradient` to the parameters' `.grad`, as in `Field`."""
-        levels = self.encoding.grids()
+        levels, planes = self.encoding.grids(), self._planes(slabs)
         parameters = list(self.decoder.parameters())
-        planes = [level.planes() for level in levels]
         pulled = [torch.zeros_like(p) for p in planes]
         parts = per_slab(gradient, slabs)
 
@@ -107,4 +105,22 @@ class GaborField(Field):
                 level.add_slab_adjoint(part, slabs.rows[slab], out)
             for parameter, each in zip(parameters, total, strict=True):
                 parameter.grad = each if parameter.grad is None else parameter.grad + each
-        torch.autograd.backward(planes, pulled)
+        for level, each in zip(levels, pulled, strict=True):
+            level.add_planes_adjoint(each, slabs.box)
+        self._kept = None
+
+    def _planes(self, slabs: Slabs) -> list[Tensor]:
+        """Return the planes of each level; on a CPU a step, which evaluates and goes back, interpolates them once."""
+        levels = self.encoding.grids()
+        if levels[0].features.device.type != "cpu" or not torch.is_grad_enabled():
+            # A graph that is captured must hold all that its replay needs; without gradients there is no way back.
+            return self._interpolated(slabs)
+        # An optimiser changes features in place, which their versions tell.
+        state = (slabs.box, *((level.features.data_ptr(), level.features._version) for level in levels))
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, self._interpolated(slabs))
+        return self._kept[1]
+
+    def _interpolated(self, slabs: Slabs) -> list[Tensor]:
+        with torch.no_grad():
+            return [level.planes(slabs.box) for level in self.encoding.grids()]

@@ -233,7 +233,8 @@ class _Problem:
 
 
 def _result(problem: _Problem, net: Field, slabs: Slabs, history: list[float], data: Data) -> Fit:
-    outputs = net.evaluate(slabs)
+    with torch.no_grad():
+        outputs = net.evaluate(slabs)
     images = problem.images(outputs).clamp_min(0)
     n_images = len(images)
     prob = problem.maps(problem.logits(outputs))

@@ -69,7 +69,8 @@ def render(fitted: FittedField, grid: Grid, contrast: int = 0) -> tuple[Volume, 
     are. On the lattice of the fit the result is that of the fit.
     """
     if grid.matches(fitted.field.grid, 1e-9):
-        outputs = fitted.first + fitted.field.evaluate(slabs_of(fitted.foreground))
+        with torch.no_grad():
+            outputs = fitted.first + fitted.field.evaluate(slabs_of(fitted.foreground))
         return _assembled(fitted, outputs, fitted.foreground, fitted.brain, grid, contrast)
     foreground = _masked(fitted, fitted.foreground, grid)
     brain = _masked(fitted, fitted.brain, grid) & foreground

@@ -9,6 +9,7 @@ from inr.encoding import FeatureGrid, MultiLevelGrid
 
 LATTICE = grid((9, 7, 12), (1.0, 1.5, 0.8), (3, -2, 5), (10, 20, -30))
 ALL = slice(0, 9)
+EVERYWHERE = (slice(None), slice(None))
 
 
 def level(spacing_mm=2.3, n_features=3, lattice=LATTICE, seed=0) -> FeatureGrid:
@@ -36,7 +37,7 @@ def nodes_mm(feature_grid) -> list[torch.Tensor]:
 @pytest.mark.parametrize("spacing_mm", [0.5, 0.8, 2.3, 7.7, 30.0])
 def test_lattice_and_scattered_evaluation_agree(spacing_mm):
     one = level(spacing_mm)
-    on_lattice = one.slab(one.planes(), ALL)
+    on_lattice = one.slab(one.planes(EVERYWHERE), ALL)
     scattered = one.at(offsets_of(LATTICE))
     assert on_lattice.shape == scattered.shape == (3, 9 * 7 * 12)
     assert torch.allclose(on_lattice, scattered, atol=2e-5 * one.features.abs().max().item())
@@ -50,7 +51,7 @@ def test_linear_functions_are_reproduced_exactly(spacing_mm):
         one.features.copy_((0.7 * x[:, None, None] - 1.1 * y[:, None] + 0.3 * z + 2)[None])
     where = offsets_of(LATTICE).float()
     expected = where @ torch.tensor([0.7, -1.1, 0.3]) + 2
-    assert torch.allclose(one.slab(one.planes(), ALL)[0], expected, atol=1e-5)
+    assert torch.allclose(one.slab(one.planes(EVERYWHERE), ALL)[0], expected, atol=1e-5)
     inside = torch.rand(50, 3, generator=torch.Generator().manual_seed(1)) * where.max(0).values
     assert torch.allclose(one.at(inside)[0], inside @ torch.tensor([0.7, -1.1, 0.3]) + 2, atol=1e-5)
 
@@ -69,13 +70,13 @@ def test_nodes_cover_the_lattice_and_are_centred_on_it(shape, spacing_mm):
         assert where[-1] - where[0] < last + spacing_mm
     with torch.no_grad():
         one.features.fill_(2.5)
-    flat = one.slab(one.planes(), slice(0, shape[0]))
+    flat = one.slab(one.planes(EVERYWHERE), slice(0, shape[0]))
     assert torch.allclose(flat, torch.full_like(flat, 2.5), atol=1e-5)
 
 
 def test_slabs_together_are_the_whole():
     one = level()
-    planes = one.planes()
+    planes = one.planes(EVERYWHERE)
     whole = one.slab(planes, ALL).reshape(3, 9, -1)
     for rows in (slice(0, 4), slice(4, 8), slice(8, 9)):
         assert torch.allclose(one.slab(planes, rows).reshape(3, rows.stop - rows.start, -1), whole[:, rows], atol=1e-6)
@@ -86,7 +87,7 @@ def test_slabs_together_are_the_whole():
 def test_slab_adjoint_passes_the_dot_test(rows, spacing_mm):
     one = level(spacing_mm).double()
     generator = torch.Generator().manual_seed(3)
-    planes = torch.randn(one.planes().shape, generator=generator, dtype=torch.float64)
+    planes = torch.randn(one.planes(EVERYWHERE).shape, generator=generator, dtype=torch.float64)
     out = one.slab(planes, rows)
     y = torch.randn(out.shape, generator=generator, dtype=torch.float64)
     back = torch.zeros_like(planes)
@@ -95,6 +96,17 @@ def test_slab_adjoint_passes_the_dot_test(rows, spacing_mm):
     assert abs(left - right) < 1e-12 * (out.norm() * y.norm()).item()
     one.add_slab_adjoint(y, rows, back)
     assert (planes * back).sum().item() == pytest.approx(2 * left, rel=1e-10), "it adds"
+
+
+@pytest.mark.parametrize("box", [EVERYWHERE, (slice(2, 6), slice(5, 11))])
+def test_plane_adjoint_passes_the_dot_test(box):
+    one = level(1.3).double()
+    planes = one.planes(box).detach()
+    assert torch.allclose(planes, one.planes(EVERYWHERE)[:, :, box[0], box[1]])
+    y = torch.randn(planes.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for times in (1, 2):  # it adds
+        one.add_planes_adjoint(y, box)
+        assert (one.features * one.features.grad).sum().item() == pytest.approx(times * (planes * y).sum().item())
 
 
 def test_outside_the_nodes_the_nearest_value_is_used():

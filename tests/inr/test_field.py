@@ -12,6 +12,7 @@ from inr.field import FieldSettings, GaborField
 from mrcore.errors import BadInputError
 
 LATTICE = grid((11, 9, 8), (1.0, 1.2, 1.5), (4, -3, 7), (15, -10, 25))
+EVERYWHERE = (slice(None), slice(None))
 SETTINGS = FieldSettings(
     spacings_mm=(6.0,), finest_voxels=2.5, n_features=3, n_hidden=5, n_layers=2, frequency=3.0, decay=1.0
 )
@@ -36,7 +37,7 @@ def some_foreground(lattice=LATTICE, seed=5) -> torch.Tensor:
 def whole_lattice(field) -> torch.Tensor:
     """Plain evaluation (n_outputs, all voxels) with a graph."""
     n_rows = field.grid.shape[0]
-    features = torch.cat([level.slab(level.planes(), slice(0, n_rows)) for level in field.encoding.grids()])
+    features = torch.cat([level.slab(level.planes(EVERYWHERE), slice(0, n_rows)) for level in field.encoding.grids()])
     return field.decoder(features)
 
 
@@ -63,6 +64,31 @@ def test_empty_rows_are_skipped_and_order_is_kept():
     assert [(rows.start, rows.stop) for rows in slabs.rows] == [(0, 2), (6, 8), (8, 10), (10, 11)]
     assert slabs.n_points == int(foreground.sum()) == sum(len(c) for chunks in slabs.inside for c in chunks)
     assert torch.allclose(field.evaluate(slabs), whole_lattice(field)[:, foreground.reshape(-1)], atol=1e-5)
+
+
+def test_the_background_around_the_object_is_left_out():
+    field, foreground = lively(), some_foreground()
+    foreground[:, :2], foreground[:, 7:], foreground[:, :, :3], foreground[:, :, 7:] = False, False, False, False
+    slabs = slabs_of(foreground)
+    assert slabs.box == (slice(2, 7), slice(3, 7))
+    assert field.encoding.grids()[0].planes(slabs.box).shape[2:] == (5, 4)
+    assert torch.allclose(field.evaluate(slabs), whole_lattice(field)[:, foreground.reshape(-1)], atol=1e-5)
+    plain = copy.deepcopy(field)
+    gradient = torch.randn(4, slabs.n_points, generator=torch.Generator().manual_seed(9))
+    field.backpropagate(slabs, gradient)
+    whole_lattice(plain)[:, foreground.reshape(-1)].backward(gradient)
+    for ours, expected in zip(field.parameters(), plain.parameters(), strict=True):
+        assert (ours.grad - expected.grad).norm() < 1e-5 * expected.grad.norm()
+
+
+def test_what_is_kept_for_the_way_back_follows_the_features():
+    field, slabs = lively(), slabs_of(some_foreground())
+    before = field.evaluate(slabs)
+    with torch.no_grad():
+        field.encoding.grids()[0].features.mul_(0.5)
+    after = field.evaluate(slabs)
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert torch.allclose(after, copy.deepcopy(field).evaluate(slabs))
 
 
 def test_large_slabs_are_decoded_in_chunks():
