@@ -27,7 +27,7 @@ N_FRAMES = 60
 SEQUENCE = MrfSequence(
     20 + 40 * torch.sin(torch.linspace(0, 9.5, N_FRAMES)).abs(), torch.tensor(0.012), torch.tensor(0.006), ti_s=0.02
 )
-PROFILE = SliceProfile((1.0, 0.7, 0.3), (0.5, 0.25, 0.25))
+PROFILE = SliceProfile((0.8, 0.5, 0.2), (0.5, 0.25, 0.25))
 QUICK = ("--method", "cg", "--t1-range", "0.4", "2.0", "--t2-range", "0.02", "0.3", "--no-report")
 
 
