@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ def why_not(timeout_s: float = 120.0) -> str | None:
 class TcnnEncoding(nn.Module):
     """The encoding of `twin`, evaluated by tiny-cuda-nn in float32; `table` means what it means in the twin.
 
-    Positions and features stay on the device of the caller.
+    Positions and features stay on the device of the caller; the table is on the GPU, wherever the field is moved.
 
     Raises:
         MissingExtraError: tiny-cuda-nn is missing, cannot be loaded, or fails in its trial.
@@ -107,6 +108,10 @@ class TcnnEncoding(nn.Module):
         self.table = encoding.params
         # Not registered: its parameters are those of `table`.
         self.__dict__["_encoding"] = encoding
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # The library works on a GPU in float32, nowhere else.
+        return self
 
     def forward(self, unit: Tensor) -> Tensor:
         """Interpolate at positions (n, 3) in 0 to 1: (n_levels * n_features, n)."""

@@ -147,7 +147,7 @@ def test_a_fitted_field_renders_where_it_is(head, one, place):
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_a_fit_of_several_scans(small_head, three, place):
-    settings = dataclasses.replace(QUICK, field=FieldSettings(spacings_mm=(40.0,)), n_steps=4, learning_rate=0.05)
+    settings = dataclasses.replace(QUICK, field=FieldSettings(spacings_mm=(40.0,)), n_steps=2, learning_rate=0.1)
     found, expected = same(small_head, three, place, settings)
     ours, theirs = (done.data.stacks[1] for done in (found, expected))
     assert theirs.pose.distance_mm > 1, "the pose was found again"
@@ -156,6 +156,7 @@ def test_a_fit_of_several_scans(small_head, three, place):
     assert ours.scale == pytest.approx(theirs.scale, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_scans_are_aligned(three, place):
     with there(place):

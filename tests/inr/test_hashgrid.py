@@ -153,6 +153,9 @@ def test_an_accelerated_field_is_the_same_field(monkeypatch):
     assert torch.allclose(plain.decode(local), fast.decode(local), atol=1e-6)
     fast.decode(local).sum().backward()
     assert fast.encoding.table.grad.norm() > 0
+    moved = fast.double()
+    assert moved.encoding.table.dtype == torch.float32, "the library's table stays what and where it is"
+    assert torch.allclose(moved.decode(local.double()).float(), plain.decode(local), atol=1e-5)
 
 
 def test_the_accelerator_computes_what_torch_does():
