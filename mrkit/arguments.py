@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 MASKERS = ("template", "deepbet")
-SEGMENTERS = ("mrkit", "fast", "atropos", "dipy")
+SEGMENTERS = ("mrkit", "icbm", "fast", "atropos", "dipy")
 WEIGHTINGS = ("T1w", "T2w", "FLAIR")
 TISSUE_NAMES = ("CSF", "GM", "WM")
 _SEGMENTER_HELP = (
-    "what finds CSF, GM and WM: mrkit (built in, the default), fast (FSL must be installed), atropos (needs the extra "
-    "mrkit[ants]), dipy (needs mrkit[dipy])"
+    "what finds CSF, GM and WM: mrkit (built in, the default), icbm (the same, knowing where the ICBM-152 template has "
+    "them), fast (FSL must be installed), atropos (needs the extra mrkit[ants]), dipy (needs mrkit[dipy])"
 )
 
 

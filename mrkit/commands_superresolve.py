@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PRIORS = ("none", "denoiser")
 LIKELIHOODS = ("rician", "absolute")
+GAUGES = ("absolute", "none")
 
 _DESCRIPTION = """\
 Bring an ultra-low-field scan to a finer grid: an implicit neural representation of this subject alone is fitted so
@@ -37,6 +38,7 @@ writes into OUT, for an input IMAGE.nii.gz:
   IMAGE_sr_sd.nii.gz                  with --uncertainty: standard deviation of the image, what the scan leaves open
                                       included
   IMAGE_sr_nullspace.nii.gz           with --uncertainty: the part of the image that the scan cannot see
+  IMAGE_sr_mapped.nii.gz              with --contrast-of: the image in the contrast of that scan
   IMAGE_sr_field.safetensors          with --save-field: the fitted field, for `mrkit render`
   IMAGE_sr_comparison.json            with --compare: the table of the report
   IMAGE_sr_report.html                pictures of all of them in three planes
@@ -77,6 +79,7 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="voxel size of the result in mm (default: %(default)s)",
     )
     _add_fit(parser)
+    _add_contrast(parser)
     _add_trust(parser)
     add_brain(parser, "IMAGE")
     add_run(parser)
@@ -118,6 +121,25 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "that the scan does not show may then be that image's",
     )
     group.add_argument("--preview", action="store_true", help="no fit: the smooth image that it would start from")
+
+
+def _add_contrast(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("contrast")
+    group.add_argument(
+        "--contrast-of",
+        type=Path,
+        metavar="FILE",
+        help="write the image in the contrast of this high-field scan, too: gains of the tissues, calibrated as "
+        "`mrkit simulate` does, are undone by one rising curve. It may be another person's, since nothing of its "
+        "anatomy enters; nothing is gained but the looks",
+    )
+    group.add_argument(
+        "--gauge",
+        choices=GAUGES,
+        default=GAUGES[0],
+        help="what fixes these gains: the SNR of every tissue, or contrasts alone as published by HULFSynth (none) "
+        "(default: %(default)s)",
+    )
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +197,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _one(arguments: argparse.Namespace) -> list[Path]:
     from mrkit.job_superresolve import SuperresolveJob, superresolve_files
     from mrkit.jobs import job_of
+    from mrkit.protocol import Gauge
 
     job = SuperresolveJob(
         job_of(arguments),
@@ -189,6 +212,8 @@ def _one(arguments: argparse.Namespace) -> list[Path]:
         with_field=arguments.save_field,
         preview=arguments.preview,
         device=arguments.device,
+        contrast_of=arguments.contrast_of,
+        gauge=Gauge(arguments.gauge),
     )
     return superresolve_files(job)
 
@@ -205,6 +230,7 @@ def _several(arguments: argparse.Namespace) -> list[Path]:
         "--uncertainty": arguments.uncertainty,
         "--compare": arguments.compare,
         "--preview": arguments.preview,
+        "--contrast-of": arguments.contrast_of,
     }
     for option, value in given.items():
         if value:

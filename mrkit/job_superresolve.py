@@ -24,6 +24,8 @@ from mrkit.jobs import Job, Subject, input_files, read_subject
 from mrkit.members import Members
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
 from mrkit.priors import denoiser_prior
+from mrkit.protocol import Gauge
+from mrkit.reference_contrast import in_contrast_of, require_same_weighting
 from mrkit.report import build_report
 from mrkit.report_pages import NamedImage, Record, installed_versions, superresolve_report
 
@@ -49,6 +51,8 @@ class SuperresolveJob:
         with_field: whether the field is written.
         preview: whether the fit is left out.
         device: torch device of the fits.
+        contrast_of: high-field image to whose contrast the result is mapped, too.
+        gauge: what fixes the gains of that mapping.
 
     Raises:
         BadInputError: options that contradict each other.
@@ -66,6 +70,8 @@ class SuperresolveJob:
     with_field: bool = False
     preview: bool = False
     device: str = "cpu"
+    contrast_of: Path | None = None
+    gauge: Gauge = Gauge.ABSOLUTE
 
     def __post_init__(self) -> None:
         if self.preview and (self.n_members or self.with_comparison or self.with_field):
@@ -75,8 +81,8 @@ class SuperresolveJob:
     def images(self) -> list[Path]:
         """The images that are written."""
         target = self.common.target
-        trust = [target.image("sr_sd"), target.image("sr_nullspace")] if self.n_members else []
-        return [target.image("sr"), *target.tissues("sr"), target.image("cubic"), target.image("residualz"), *trust]
+        more = [*(("sr_sd", "sr_nullspace") if self.n_members else ()), *(("sr_mapped",) if self.contrast_of else ())]
+        return [*map(target.image, ("sr", "cubic", "residualz", *more)), *target.tissues("sr")]
 
     @property
     def pages(self) -> list[Path]:
@@ -102,7 +108,8 @@ class SuperresolveJob:
     @property
     def files(self) -> dict[str, Path]:
         """The files that are read, by role."""
-        return {**self.common.files, **({"image to start from": self.init} if self.init else {})}
+        further = {"image to start from": self.init, "scan whose contrast is taken": self.contrast_of}
+        return {**self.common.files, **{role: path for role, path in further.items() if path}}
 
     @property
     def settings(self) -> FitSettings | None:
@@ -121,6 +128,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
     device = device_of(job.device)
     subject = read_subject(common)
     init = _read_init(job.init) if job.init else None
+    reference = _read_reference(job.contrast_of, subject) if job.contrast_of else None
     denoiser: Prior | None = denoiser_prior(device=device) if job.with_denoiser or job.with_comparison else None
     members = _members(job, subject)
     result = superresolve(
@@ -141,7 +149,11 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         preview=job.preview,
         device=device,
     )
-    written = _write(job, subject, result)
+    mapped: Volume | None = None
+    if reference is not None:
+        mapped, said = _mapped(reference, subject, result, job.gauge)
+        result = replace(result, notes=(*result.notes, *said))
+    written = _write(job, subject, result, mapped)
     members.remove()
     return written
 
@@ -154,6 +166,24 @@ def _read_init(path: Path) -> Volume:
     return load_volume(path)
 
 
+def _read_reference(path: Path, subject: Subject) -> Volume:
+    reference = load_volume(path)
+    require_same_weighting(subject.weighting, reference)
+    return reference
+
+
+def _mapped(
+    reference: Volume, subject: Subject, result: SuperResolved, gauge: Gauge
+) -> tuple[Volume | None, tuple[str, ...]]:
+    """Return the result in the contrast of a reference, and what is said of it; a failure must not cost the fit."""
+    try:
+        images = (subject.volume, result.image, result.tissues)
+        found = in_contrast_of(reference, *images, scan_weighting=subject.weighting, gauge=gauge)
+    except BadInputError as error:
+        return None, (f"the image was not mapped to the contrast of {reference.meta.get('SourceFile')}: {error}",)
+    return found.mapped.image, found.notes
+
+
 def _members(job: SuperresolveJob, subject: Subject) -> Members:
     """Return where finished fits are kept: they serve only the same files, options and version."""
     hashes = [file_sha256(path) for path in job.files.values()]
@@ -162,16 +192,16 @@ def _members(job: SuperresolveJob, subject: Subject) -> Members:
     return Members(target.directory / f".{target.stem}_members", json.dumps(purpose, default=str))
 
 
-def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> list[Path]:
+def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved, mapped: Volume | None) -> list[Path]:
     target, force = job.common.target, job.common.force
     scan = subject.volume
     # The page comes first: should it fail, no results without a report stay behind.
-    page = _page(job, subject, result) if job.common.with_report else None
+    page = _page(job, subject, result, mapped) if job.common.with_report else None
     kept = {key: scan.meta[key] for key in _KEPT if key in scan.meta}
     made = kept | _provenance(job, subject, result).sidecar()
     written = [
         write_image(in_space_of(scan, volume), target.image(name), made | more, force=force)
-        for name, (volume, more) in _volumes(job, result).items()
+        for name, (volume, more) in _volumes(job, result, mapped).items()
     ]
     tissues = made | {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
     written[1:1] = write_tissues(result.tissues, target, "sr", tissues, scan, force=force)
@@ -187,7 +217,9 @@ def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> lis
     return written
 
 
-def _volumes(job: SuperresolveJob, result: SuperResolved) -> dict[str, tuple[Volume, dict[str, object]]]:
+def _volumes(
+    job: SuperresolveJob, result: SuperResolved, mapped: Volume | None
+) -> dict[str, tuple[Volume, dict[str, object]]]:
     """Return the images to write by name, each with what its sidecar says of it alone."""
     finer: dict[str, object] = {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
     ended = result.solution
@@ -209,6 +241,9 @@ def _volumes(job: SuperresolveJob, result: SuperResolved) -> dict[str, tuple[Vol
         out["sr_sd"] = (result.trust.sd, finer | {"Description": said} | held)
         said = "Part of the image that the scan cannot see: what prior and field put there"
         out["sr_nullspace"] = (result.trust.null_part, finer | {"Description": said})
+    if mapped is not None and job.contrast_of is not None:
+        said = f"The image in the contrast of {job.contrast_of.name}, by one rising curve; for eyes and tools"
+        out["sr_mapped"] = (mapped, finer | {"Description": said})
     return out
 
 
@@ -224,6 +259,8 @@ def _parameters(job: SuperresolveJob, subject: Subject) -> dict[str, object]:
         "FreeOfBias": job.free_of_bias,
         "Init": job.init.name if job.init else "none",
         "Device": job.device,
+        "ContrastOf": job.contrast_of.name if job.contrast_of else "none",
+        "ContrastGauge": job.gauge.value,
     }
 
 
@@ -232,7 +269,7 @@ def _provenance(job: SuperresolveJob, subject: Subject, result: SuperResolved) -
     return Provenance(job.files, job.common.seed, {**_parameters(job, subject), **fit}, result.notes)
 
 
-def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> str:
+def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved, mapped: Volume | None) -> str:
     record = Record(
         seed=job.common.seed,
         segmenter=job.common.segmenter_used,
@@ -241,11 +278,12 @@ def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> str:
         parameters=_provenance(job, subject, result).parameters,
         versions=installed_versions(),
     )
+    further = [] if mapped is None else [NamedImage("Mapped contrast", mapped)]
     return build_report(
         superresolve_report(
             scan=subject.volume,
             cubic=result.cubic,
-            images=[NamedImage("Preview" if job.preview else "INR", result.image)],
+            images=[NamedImage("Preview" if job.preview else "INR", result.image), *further],
             mask=result.tissues.mask,
             tissues=result.tissues,
             residual_z=result.residual_z,

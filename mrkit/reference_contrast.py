@@ -47,13 +47,13 @@ class ReferenceContrast:
         return self.mapped.message, f"{said} (WM = 1)", *self.mapped.warnings
 
 
-def require_same_weighting(scan: Volume, reference: Volume) -> None:
-    """Raise BadInputError where a curve cannot map one to the other: tissues have another order of brightness."""
-    own, other = weighting(scan), weighting(reference)
+def require_same_weighting(own: str, reference: Volume) -> None:
+    """Raise BadInputError where no curve can map a scan (BIDS suffix): the reference has another weighting."""
+    other = weighting(reference)
     if own != other:
         raise BadInputError(
-            f"the scan is {own} and the contrast reference {other}: no rising curve maps one to the other; give a "
-            f"{own} reference"
+            f"the scan is {own} and the contrast reference {other}: tissues have another order of brightness, and no "
+            f"rising curve maps one to the other; give a {own} reference"
         )
 
 
@@ -63,6 +63,7 @@ def in_contrast_of(
     image: Volume,
     tissues: TissueMap,
     *,
+    scan_weighting: str | None = None,
     gauge: Gauge = Gauge.ABSOLUTE,
     reference_tissues: TissueMap | None = None,
     reference_mask: Tensor | None = None,
@@ -78,6 +79,7 @@ def in_contrast_of(
         scan: the ultra-low-field scan.
         image: what was made of it.
         tissues: of `image`, on its grid.
+        scan_weighting: BIDS suffix of the scan; by its sidecar or name otherwise.
         gauge: what fixes the gains; `Gauge.NONE` takes contrasts alone, as published by HULFSynth.
         reference_tissues: on the reference's grid; found otherwise.
         reference_mask: brain of the reference (bool); found otherwise.
@@ -87,13 +89,17 @@ def in_contrast_of(
         BadInputError: another weighting, or tissues of another order of brightness.
     """
     scan, reference = usable(scan), usable(reference)
-    require_same_weighting(scan, reference)
-    preset = preset_like(scan, measure(scan, _seen_by(scan, tissues)), weighting(scan))
+    scan_weighting = scan_weighting or weighting(scan)
+    require_same_weighting(scan_weighting, reference)
+    preset = preset_like(scan, measure(scan, _seen_by(scan, tissues)), scan_weighting)
     made = simulate_ulf(
         reference, preset=preset, tissues=reference_tissues, mask=reference_mask, gauge=gauge, seed=seed
     )
     gains = made.calibration.gains
-    target = levels_without_gains(tissue_levels(image, tissues), gains)
+    own = tissue_levels(image, tissues)
+    undone = levels_without_gains(own, gains)
+    # One factor for all tissues says nothing: WM stays as bright as it is.
+    target = {tissue: level * own["WM"] / undone["WM"] for tissue, level in undone.items()}
     name = reference.meta.get("SourceFile", "the reference")
     mapped = map_contrast(
         image,

@@ -13,6 +13,7 @@ from mrcore.segment import FLAIR_ORDER, T1W_ORDER, T2W_ORDER, HmrfSettings, Segm
 from mrcore.segment_backends import atropos_segmenter, dipy_segmenter, fast_segmenter
 from mrcore.sidecar import stem
 from mrcore.volume import Volume
+from mrkit.atlas import AtlasPrior, atlas_prior, atlas_segmenter
 
 Order = tuple[str, str, str]
 
@@ -30,8 +31,29 @@ def own_segmenter(tissue_order: Order = T1W_ORDER) -> Segmenter:
     return run
 
 
+def template_segmenter(tissue_order: Order = T1W_ORDER) -> Segmenter:
+    """Return mrkit's HMRF-EM that knows where the ICBM-152 template has its tissues.
+
+    The template is laid over the first image that it is given, and serves all further ones of that person.
+    """
+    laid: list[AtlasPrior] = []
+
+    def run(volume: Volume, mask: Tensor) -> Segmentation:
+        if not laid:
+            laid.append(atlas_prior(volume, mask))
+        return atlas_segmenter(laid[0], HmrfSettings(tissue_order=tissue_order))(volume, mask)
+
+    return run
+
+
 BACKENDS: Mapping[str, Callable[[Order], Segmenter]] = MappingProxyType(
-    {"mrkit": own_segmenter, "fast": fast_segmenter, "atropos": atropos_segmenter, "dipy": dipy_segmenter}
+    {
+        "mrkit": own_segmenter,
+        "icbm": template_segmenter,
+        "fast": fast_segmenter,
+        "atropos": atropos_segmenter,
+        "dipy": dipy_segmenter,
+    }
 )
 """What makes a segmenter, by name; those of other programs raise MissingExtraError where these are missing."""
 

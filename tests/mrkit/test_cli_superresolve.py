@@ -190,6 +190,39 @@ def test_what_was_fitted_before_an_interruption_is_not_fitted_again(tmp_path, mo
     assert not (tmp_path / "out" / ".sub-01_T1w_members").exists()
 
 
+def write_high_field(folder, name):
+    """The same shells at 4 mm, with less contrast between the outer two."""
+    place = np.stack(np.meshgrid(*[np.linspace(-1.3, 1.3, n) for n in (40, 46, 42)], indexing="ij"))
+    radius = np.linalg.norm(place, axis=0)
+    signal = np.select([radius < 0.55, radius < 0.8, radius < 1.0], [300.0, 260.0, 60.0], 0)
+    draw = np.random.default_rng(1).normal(0, 3, (2, *signal.shape)) * (signal > 0)
+    image = np.hypot(signal + draw[0], draw[1]).astype(np.float32)
+    nib.Nifti1Image(image, np.diag([4.0, 4.0, 4.0, 1.0])).to_filename(folder / name)
+    return folder / name
+
+
+def test_image_is_mapped_to_the_contrast_of_a_high_field_scan(tmp_path):
+    reference = write_high_field(tmp_path, "other_T1w.nii.gz")
+    assert superresolve(tmp_path, "out", "--regularisation", "0.7", "--contrast-of", str(reference)) == 0
+    out = tmp_path / "out"
+    labels = load_volume(out / "sub-01_T1w_sr_dseg.nii.gz").data
+    own, mapped = (load_volume(out / f"sub-01_T1w_{name}.nii.gz").data for name in ("sr", "sr_mapped"))
+    grey = [float(image[labels == 2].median() / image[labels == 3].median()) for image in (own, mapped)]
+    assert grey == pytest.approx([80 / 110, 260 / 300], abs=0.04)
+    assert float(mapped[labels == 3].median()) == pytest.approx(float(own[labels == 3].median()), rel=0.02)
+    sidecar = json.loads((out / "sub-01_T1w_sr_mapped.json").read_text())
+    assert "other_T1w.nii.gz" in sidecar["SourcesSHA256"]
+    assert any("mapped by one rising curve" in note for note in sidecar["Notes"])
+    assert "Mapped contrast" in (out / "sub-01_T1w_sr_report.html").read_text()
+
+
+def test_a_reference_of_another_weighting_is_refused_before_the_fit(tmp_path, capfd):
+    reference = write_high_field(tmp_path, "other_T2w.nii.gz")
+    assert superresolve(tmp_path, "out", "--contrast-of", str(reference)) == 2
+    assert "give a T1w reference" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_likelihood_and_receive_field_are_used_and_written(done, tmp_path):
     assert superresolve(tmp_path, "out", "--likelihood", "absolute", "--bias-field", "--no-report") == 0
     sidecar = json.loads((tmp_path / "out" / "sub-01_T1w_sr.json").read_text())

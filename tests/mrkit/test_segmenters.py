@@ -7,6 +7,7 @@ import torch
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.volume import Volume
+from mrkit import segmenters
 from mrkit.arguments import SEGMENTERS, WEIGHTINGS
 from mrkit.segmenters import BACKENDS, ORDERS, segmenter_named, weighting_of
 
@@ -40,3 +41,18 @@ def test_unknown_names_are_refused():
         segmenter_named("spm", "T1w")
     with pytest.raises(BadInputError, match="no tissue order for weighting 'PDw'"):
         segmenter_named("mrkit", "PDw")
+
+
+def test_the_template_is_laid_over_a_person_once(monkeypatch):
+    """A second image of the person, as on the lattice of a fit, is segmented by the same prior."""
+    calls, used = [], []
+    monkeypatch.setattr(segmenters, "atlas_prior", lambda volume, mask: calls.append(volume) or "prior")
+    monkeypatch.setattr(
+        segmenters, "atlas_segmenter", lambda prior, settings: lambda volume, mask: used.append((prior, settings))
+    )
+    segmenter = segmenter_named("icbm", "T2w")
+    for _ in range(2):
+        segmenter(volume(), torch.ones(4, 4, 4, dtype=torch.bool))
+    assert len(calls) == 1
+    assert [prior for prior, _ in used] == ["prior", "prior"]
+    assert used[0][1].tissue_order == ORDERS["T2w"]
