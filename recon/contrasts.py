@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mrcore.errors import BadInputError
-from recon.dictionary import AtomGrid
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,15 @@ def contrast_signal(contrast: Contrast, t1_s: Tensor, t2_s: Tensor) -> Tensor:
     return torch.where(present, recovered * torch.exp(-contrast.te_s / t2), 0)
 
 
-def weighted_atoms(grid: AtomGrid, contrasts: tuple[Contrast, ...] = DEFAULT_CONTRASTS) -> Tensor:
-    """Return the magnitudes (atoms, contrasts) of the weighted signals of atoms, for `match_index`.
+def weighted_signals(contrasts: tuple[Contrast, ...], t1_s: Tensor, t2_s: Tensor) -> Tensor:
+    """Return the signed weighted signals (voxels, contrasts) per unit of PD of `t1_s` and `t2_s` (voxels,).
 
     Raises:
         BadInputError: no contrasts.
     """
     if not contrasts:
         raise BadInputError("at least one contrast is needed")
-    return torch.stack([contrast_signal(contrast, grid.t1_s, grid.t2_s).abs() for contrast in contrasts], 1)
+    return torch.stack([contrast_signal(contrast, t1_s, t2_s) for contrast in contrasts], 1)
 
 
 def weighted_image(contrast: Contrast, t1_s: Tensor, t2_s: Tensor, pd: Tensor, *, signed: bool = False) -> Tensor:

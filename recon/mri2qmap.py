@@ -1,19 +1,19 @@
 """MRI2Qmap: maps whose weighted images look like those that a denoiser of ordinary MRI was trained on.
 
 After Golbabaee et al. 2026 (arXiv 2603.11316), formulated anew. Per voxel q = (T1, T2 [, B1]) and complex PD rho, with
-B(q) the coefficients, w(q) the magnitudes of weighted signals and g a gain for each contrast:
+B(q) the coefficients, w(q) weighted signals with the sign of their inversions and g a gain for each contrast:
 
-    min 1/2 |W^(1/2) (y - A x)|^2 + lambda phi(s)   subject to   x = rho B(q),   s_m = g_m |rho| w_m(q)
+    min 1/2 |W^(1/2) (y - A x)|^2 + lambda phi(v, s)   subject to   x = v = rho B(q),   s_m = g_m |rho| w_m(q)
 
 by the alternating directions method of multipliers, whose steps are
 
     data    x <- argmin 1/2 |W^(1/2) (y - A x)|^2 + gamma/2 |x - (z - u)|^2
-    prior   s <- D_sigma(h - t)
-    match   (q, rho) <- argmin |x + u - rho B(q)|^2 + la |s + t - g |rho| w(q)|^2;   z <- rho B(q);   h <- g |rho| w(q)
+    prior   v <- D_sigma(x + u);   s <- D_sigma(h - t)
+    match   (q, rho) <- argmin |v - rho B(q)|^2 + la |s + t - g |rho| w(q)|^2;   z <- rho B(q);   h <- g |rho| w(q)
     duals   u <- u + x - z;   t <- t + s - h
 
-The problem is not convex and the denoiser is no proximal map: convergence is not guaranteed, sigma falls instead.
-Atoms lie on a grid, so without noise the duals keep what lies between atoms: errors stay below half a step of it.
+The match is between the atoms of the grid, so that the duals do not gather what a grid leaves over. The problem is not
+convex and the denoiser is no proximal map: convergence is not guaranteed, sigma falls instead.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from mrcore.errors import BadInputError
 from mrcore.nets import Denoise, geometric
 from mrcore.solve import Solution, Watch, conjugate_gradient, unwatched
 from recon.baselines import coefficient_scale, mean_eigenvalue, subspace_cg
-from recon.contrasts import DEFAULT_CONTRASTS, Contrast, weighted_atoms
+from recon.contrasts import DEFAULT_CONTRASTS, Contrast, weighted_signals
 from recon.dictionary import Dictionary
 from recon.encoding import Encoding
 from recon.maps import Maps, filled, support
 from recon.match_index import MatchIndex, match_index
 from recon.matching import Match, match
-from recon.pnp import STRONGEST_NOISE
-from recon.refine import refine
+from recon.pnp import denoised_coefficients, denoised_lifted
+from recon.refine import Parameters, on_grid, refine
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Mri2QmapSettings:
     """How MRI2Qmap runs; no number has a unit of the data, so that one set serves every scanner.
 
     Attributes:
-        contrasts: what the denoiser sees.
+        contrasts: what the denoiser sees beside the coefficients.
         n_iter: most steps of the outer iteration.
-        sigma_first: noise that the denoiser removes in the first step, relative to the noise found at the start: what
-            the coefficients of least squares have beside their atom, per real channel.
+        sigma_first: noise that the denoiser removes in the first step, from coefficients and images, relative to the
+            noise found at the start: what the coefficients of least squares have beside their atom, per real channel.
         sigma_last: the same in the last step; between them sigma falls geometrically.
         coupling: gamma relative to the mean eigenvalue of A^H W A.
         image_weight: la, for images whose 99th percentile is that of the norm of the coefficients.
@@ -59,12 +59,12 @@ class Mri2QmapSettings:
     """
 
     contrasts: tuple[Contrast, ...] = DEFAULT_CONTRASTS
-    n_iter: int = 12
-    sigma_first: float = 2.0
-    sigma_last: float = 1.0
+    n_iter: int = 6
+    sigma_first: float = 0.8
+    sigma_last: float = 0.4
     coupling: float = 2.0
     image_weight: float = 0.1
-    n_cg: int = 5
+    n_cg: int = 4
     n_start: int = 10
     tolerance: float = 1e-3
 
@@ -94,28 +94,33 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """Result: `maps`, refined off the grid, and the coefficients x as a `Solution`, both of step `best`.
+    """Result: `maps`, between the atoms of the grid, and the coefficients x as a `Solution`, both of the last step.
 
-    `best` counts from 0 and is the step whose maps explain the data best; `steps` are all of them.
+    The step of least misfit is not the best: it is the one that was denoised least.
     """
 
     maps: Maps
     solution: Solution
     steps: tuple[Step, ...]
-    best: int
 
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """What stays: data, penalty and the dictionary with the weighted signals of its atoms."""
+    """What stays: data, penalty, dictionary, the contrasts with their gains.
+
+    Atoms of the `longer` dictionary end in their weighted signals, times gain and the root of the images' weight;
+    `turn` takes the phase of the start off the coefficients.
+    """
 
     encoding: Encoding
     rhs: Tensor
     energy: float
     gamma: float
-    dictionary: Dictionary
-    weighted: Tensor
+    longer: Dictionary
     index: MatchIndex
+    contrasts: tuple[Contrast, ...]
+    gains: Tensor
+    turn: Tensor
     mask: Tensor
     scale: float
     n_cg: int
@@ -123,7 +128,7 @@ class _Problem:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What changes: coefficients x, their atoms z, images h of these, duals u and t; data and result of the match."""
+    """What changes: coefficients x, those z and images h of the maps, duals u and t; the match and the maps' values."""
 
     x: Tensor
     z: Tensor
@@ -131,8 +136,7 @@ class _State:
     u: Tensor
     t: Tensor
     found: Match
-    data: Tensor
-    images: Tensor
+    parameters: Parameters
 
 
 def mri2qmap(
@@ -146,8 +150,8 @@ def mri2qmap(
 ) -> Reconstruction:
     """Return maps and coefficients from samples (C, N); see the head of this module.
 
-    `denoise` works on images (X, Y, Z) of magnitudes in any unit. Outside `mask` (X, Y, Z), by default the `support` of
-    the start, coefficients are plain least squares.
+    `denoise` works on images (X, Y, Z) of any unit, from 0 on: parts of coefficients and images with inversions are
+    lifted so. Outside `mask` (X, Y, Z), by default the `support` of the start, coefficients have no atom.
 
     Raises:
         BadInputError: a dictionary without a subspace or of fewer than three coefficients, data that do not fit.
@@ -157,19 +161,19 @@ def mri2qmap(
         raise BadInputError("MRI2Qmap needs a dictionary in a subspace of three coefficients or more")
     start = subspace_cg(encoding, samples, settings.n_start).x
     problem, state, noise = _started(encoding, samples, dictionary, settings, start, mask)
-    best, number, steps, done = state, 0, list[Step](), False
+    steps, done = list[Step](), False
     for sigma in geometric(settings.sigma_first, settings.sigma_last, settings.n_iter):
-        state, step = _stepped(problem, state, denoise, min(sigma * noise, STRONGEST_NOISE * problem.scale))
+        state, step = _stepped(problem, state, _mirrored(denoise, len(steps)), sigma * noise)
         steps.append(step)
         watch()
-        if step.misfit <= min(before.misfit for before in steps):
-            best, number = state, len(steps) - 1
         done = max(step.coefficients_apart, step.images_apart, step.moved) < settings.tolerance
         if done:
             break
-    message = f"{'converged' if done else 'stopped'} after {len(steps)} steps, the best was number {number + 1}"
-    solution = Solution(best.x, done, len(steps), tuple(step.misfit for step in steps), message)
-    return Reconstruction(_refined(problem, best), solution, tuple(steps), number)
+    message = f"{'converged' if done else 'stopped'} after {len(steps)} steps"
+    solution = Solution(state.x, done, len(steps), tuple(step.misfit for step in steps), message)
+    has_b1 = dictionary.grid.lattice.shape[2] > 1
+    maps = filled(problem.mask, state.found, state.parameters, has_b1=has_b1)
+    return Reconstruction(maps, solution, tuple(steps))
 
 
 def model_noise(index: MatchIndex, coefficients: Tensor) -> float:
@@ -193,27 +197,31 @@ def _started(
     """Return problem, first state and the noise of the start."""
     mask = support(start) if mask is None else mask
     data, scale = start[:, mask].T, coefficient_scale(start)
-    plain = match_index(dictionary.atoms)
+    grid, atoms = dictionary.grid, dictionary.atoms
+    plain = match_index(atoms)
     found = match(plain, data)
-    weighted = weighted_atoms(dictionary.grid, settings.contrasts)
+    weighted = weighted_signals(settings.contrasts, grid.t1_s, grid.t2_s)
     images = found.pd.abs()[:, None] * weighted[found.atom]
     # one scale for all contrasts, so that one sigma and one weight serve them
-    gains = torch.tensor([scale / max(_percentile(image), 1e-6 * scale) for image in images.T]).to(weighted)
-    weighted, images = weighted * gains, images * gains
+    gains = torch.stack([scale / _percentile(image.abs()).clamp_min(1e-6 * scale) for image in images.T])
+    weighted = weighted * gains
+    root = math.sqrt(settings.image_weight)
     problem = _Problem(
         encoding,
         encoding.right_hand_side(samples),
         float((encoding.weights * samples.abs().square()).sum()),
         settings.coupling * mean_eigenvalue(encoding),
-        dictionary,
-        weighted,
-        match_index(dictionary.atoms, weighted, settings.image_weight),
+        Dictionary(grid, torch.cat([atoms, root * weighted.to(atoms.dtype)], 1)),
+        match_index(atoms, weighted, settings.image_weight),
+        settings.contrasts,
+        gains,
+        torch.polar(torch.ones_like(start[0].real), -start[0].angle()),
         mask,
         scale,
         settings.n_cg,
     )
-    h = _images(images, mask)
-    state = _State(start, start, h, torch.zeros_like(start), torch.zeros_like(h), found, data, images)
+    h = _images(images * gains, mask)
+    state = _State(start, start, h, torch.zeros_like(start), torch.zeros_like(h), found, on_grid(dictionary, found))
     return problem, state, model_noise(plain, data)
 
 
@@ -223,31 +231,35 @@ def _stepped(problem: _Problem, state: _State, denoise: Denoise, sigma: float) -
     target = p.rhs + p.gamma * (state.z - state.u)
     normal = p.encoding.normal
     x = conjugate_gradient(lambda v: normal(v) + p.gamma * v, target, state.x, p.n_cg, tolerance=1e-4).x
-    s = torch.stack([denoise(image, sigma) for image in state.h - state.t])
-    free, images = x + state.u, s + state.t
-    data, seen = free[:, mask].T, images[:, mask].T
-    found = match(p.index, data, seen)
-    z = free.clone()
-    z[:, mask] = (found.pd[:, None] * p.dictionary.atoms[found.atom]).T
-    h = _images(found.pd.abs()[:, None] * p.weighted[found.atom], mask)
-    after = _State(x, z, h, free - z, images - h, found, data, seen)
+    free = x + state.u
+    z = denoised_coefficients(free * p.turn, denoise, sigma) * p.turn.conj()  # outside the mask it stays like this
+    s = torch.stack([denoised_lifted(image, denoise, sigma) for image in state.h - state.t])
+    found, parameters = _matched(p, z[:, mask].T, (s + state.t)[:, mask].T)
+    z[:, mask] = parameters.signal[:, : len(z)].T
+    signals = weighted_signals(p.contrasts, parameters.t1_s, parameters.t2_s)
+    h = _images(parameters.pd.abs()[:, None] * signals * p.gains, mask)
+    after = _State(x, z, h, free - z, s + state.t - h, found, parameters)
     fitted = float(torch.vdot(z.reshape(-1), (normal(z) - 2 * p.rhs).reshape(-1)).real)
     misfit = math.sqrt(max(fitted + p.energy, 0.0) / p.energy) if p.energy > 0 else 0.0
     step = Step(sigma / p.scale, _apart(x, z), _apart(s, h), _apart(z, state.z), misfit)
     return after, step
 
 
-def _refined(problem: _Problem, state: _State) -> Maps:
-    """Return maps off the grid from coefficients and images together.
+def _matched(problem: _Problem, data: Tensor, images: Tensor) -> tuple[Match, Parameters]:
+    """Return the joint match of coefficients and images (voxels, each), and what lies between the atoms.
 
-    Images times the phase of PD make longer coefficients of the same problem: min |x - rho B|^2 + la |s - |rho| w|^2.
+    Images times the phase of PD make longer coefficients of the same problem: min |v - rho B|^2 + la |s - |rho| w|^2.
     """
-    p, root = problem, math.sqrt(problem.index.weight)
-    grid = p.dictionary.grid
-    longer = Dictionary(grid, torch.cat([p.dictionary.atoms, root * p.weighted.to(p.dictionary.atoms.dtype)], 1))
-    phase = torch.polar(torch.ones_like(state.found.fit), state.found.pd.angle())
-    data = torch.cat([state.data, root * state.images * phase[:, None]], 1)
-    return filled(p.mask, state.found, refine(longer, state.found, data), has_b1=grid.lattice.shape[2] > 1)
+    found = match(problem.index, data, images)
+    phase = torch.polar(torch.ones_like(found.fit), found.pd.angle())
+    longer = torch.cat([data, math.sqrt(problem.index.weight) * images * phase[:, None]], 1)
+    return found, refine(problem.longer, found, longer)
+
+
+def _mirrored(denoise: Denoise, number: int) -> Denoise:
+    """Return the denoiser of a mirror image: nets are not quite symmetric, and steps average over what they prefer."""
+    axes = [axis for axis in range(3) if number >> axis & 1]
+    return lambda image, sigma: denoise(image.flip(axes), sigma).flip(axes)
 
 
 def _images(values: Tensor, mask: Tensor) -> Tensor:
@@ -261,5 +273,5 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(a).clamp_min(1e-30))
 
 
-def _percentile(values: Tensor) -> float:
-    return float(values.kthvalue(max(1, math.ceil(0.99 * len(values)))).values)
+def _percentile(values: Tensor) -> Tensor:
+    return values.kthvalue(max(1, math.ceil(0.99 * len(values)))).values

@@ -64,20 +64,20 @@ def pnp_admm(encoding: Encoding, samples: Tensor, denoise: Denoise, settings: Pn
         x = conjugate_gradient(
             lambda d: encoding.normal(d) + gamma * d, rhs + gamma * (v - u), x, settings.n_cg, tolerance=1e-4
         ).x
-        v = _denoised((x + u) * turn, denoise, sigma * noise) * turn.conj()
+        v = denoised_coefficients((x + u) * turn, denoise, sigma * noise) * turn.conj()
         u = u + x - v if settings.duals else u
         history.append(float(torch.linalg.vector_norm(x - v) / torch.linalg.vector_norm(x).clamp_min(1e-30)))
     message = f"{settings.n_iter} steps, coefficients and denoised ones apart by {history[-1]:.2e}"
     return Solution(v, history[-1] < 1e-3, settings.n_iter, tuple(history), message)
 
 
-def _denoised(coefficients: Tensor, denoise: Denoise, sigma: float) -> Tensor:
+def denoised_coefficients(coefficients: Tensor, denoise: Denoise, sigma: float) -> Tensor:
     """Return each real channel denoised; channels with less signal than noise are taken as far as nets can go."""
-    parts = [_channel(part, denoise, sigma) for c in coefficients for part in (c.real, c.imag)]
+    parts = [denoised_lifted(part, denoise, sigma) for c in coefficients for part in (c.real, c.imag)]
     return torch.complex(torch.stack(parts[::2]), torch.stack(parts[1::2]))
 
 
-def _channel(image: Tensor, denoise: Denoise, sigma: float) -> Tensor:
+def denoised_lifted(image: Tensor, denoise: Denoise, sigma: float) -> Tensor:
     """Return an image that may be negative denoised as one that starts at 0, which is what nets know."""
     lowest = image.amin()
     lifted = (image - lowest).contiguous()

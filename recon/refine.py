@@ -18,19 +18,24 @@ _LARGEST_STEPS = 2.0  # of the lattice, that one linear step may go
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """Result of a voxel, each (voxels,): `t1_s`, `t2_s`, `b1`, the complex `pd` and the `fit`, 0 to 1, of `Match`."""
+    """Result of a voxel, each (voxels,): `t1_s`, `t2_s`, `b1`, the complex `pd` and the `fit`, 0 to 1, of `Match`.
+
+    `signal` (voxels, length) is PD times the atom there.
+    """
 
     t1_s: Tensor
     t2_s: Tensor
     b1: Tensor
     pd: Tensor
     fit: Tensor
+    signal: Tensor
 
 
 def on_grid(dictionary: Dictionary, match: Match) -> Parameters:
     """Return the parameters of the matched atoms themselves."""
     grid = dictionary.grid
-    return Parameters(grid.t1_s[match.atom], grid.t2_s[match.atom], grid.b1[match.atom], match.pd, match.fit)
+    t1_s, t2_s, b1 = (values[match.atom] for values in (grid.t1_s, grid.t2_s, grid.b1))
+    return Parameters(t1_s, t2_s, b1, match.pd, match.fit, match.pd[:, None] * dictionary.atoms[match.atom])
 
 
 def refine(dictionary: Dictionary, match: Match, coefficients: Tensor, n_iter: int = 3) -> Parameters:
@@ -60,15 +65,21 @@ def refine(dictionary: Dictionary, match: Match, coefficients: Tensor, n_iter: i
         at = position[atom][:, :2] + at.clamp(-_LARGEST_STEPS, _LARGEST_STEPS)
         if iteration + 1 < n_iter:
             atom = _nearest(grid, at, position[atom][:, 2], atom)
-    t1_s = float(grid.t1_s.min()) * torch.exp(at[:, 0].clamp(0, grid.lattice.shape[0] - 1) * log_step)
-    t2_s = float(grid.t2_s.min()) * torch.exp(at[:, 1].clamp(0, grid.lattice.shape[1] - 1) * log_step)
+    at = torch.stack([at[:, axis].clamp(0, grid.lattice.shape[axis] - 1) for axis in (0, 1)], 1)
+    t1_s, t2_s = (
+        float(lowest.min()) * torch.exp(at[:, axis] * log_step) for axis, lowest in enumerate((grid.t1_s, grid.t2_s))
+    )
     found = match.pd != 0
+    pd = torch.where(found, pd, 0)
+    shift = (at - position[atom][:, :2]) * log_step
+    signal = atoms[atom] + shift[:, :1] * slopes[0][atom] + shift[:, 1:] * slopes[1][atom]
     return Parameters(
         torch.where(found, t1_s, grid.t1_s[match.atom]),
         torch.where(found, torch.minimum(t1_s, t2_s), grid.t2_s[match.atom]),
         grid.b1[match.atom],
-        torch.where(found, pd, 0),
+        pd,
         match.fit,
+        pd[:, None] * signal,
     )
 
 

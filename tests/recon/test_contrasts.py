@@ -12,8 +12,8 @@ from recon.contrasts import (
     T2W,
     Contrast,
     contrast_signal,
-    weighted_atoms,
     weighted_image,
+    weighted_signals,
 )
 from recon.dictionary import log_grid
 
@@ -49,14 +49,15 @@ def test_no_tissue_no_signal():
     assert (contrast_signal(FLAIR, zero, zero) == 0).all()
 
 
-def test_atoms_are_magnitudes_in_the_order_of_the_grid():
+def test_signals_of_atoms_are_signed_in_the_order_of_the_grid():
     grid = log_grid(step=0.5)
-    found = weighted_atoms(grid)
+    found = weighted_signals(DEFAULT_CONTRASTS, grid.t1_s, grid.t2_s)
     assert found.shape == (grid.n_atoms, len(DEFAULT_CONTRASTS))
-    assert (found >= 0).all()
-    assert torch.equal(found[:, 2], contrast_signal(FLAIR, grid.t1_s, grid.t2_s).abs())
+    assert (found[:, :2] >= 0).all()
+    assert torch.equal(found[:, 2], contrast_signal(FLAIR, grid.t1_s, grid.t2_s))
+    assert (found[:, 2] < 0).any()
     with pytest.raises(BadInputError, match="at least one"):
-        weighted_atoms(grid, ())
+        weighted_signals((), grid.t1_s, grid.t2_s)
 
 
 def test_noise_in_the_default_images_moves_t1_of_white_matter_no_more_than_that_of_grey():
