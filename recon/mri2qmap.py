@@ -12,8 +12,9 @@ by the alternating directions method of multipliers, whose steps are
     match   (q, rho) <- argmin |v - rho B(q)|^2 + la |s + t - g |rho| w(q)|^2;   z <- rho B(q);   h <- g |rho| w(q)
     duals   u <- u + x - z;   t <- t + s - h
 
-The match is between the atoms of the grid, so that the duals do not gather what a grid leaves over. The problem is not
-convex and the denoiser is no proximal map: convergence is not guaranteed, sigma falls instead.
+The match is between the atoms of the grid, so that the duals do not gather what a grid leaves over: of a fully sampled
+object without noise, on a grid of 6 %, T1 came within 0.13 % and T2 within 0.82 % on average. The problem is not convex
+and the denoiser is no proximal map: convergence is not guaranteed, sigma falls instead.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ from recon.refine import Parameters, on_grid, refine
 @dataclass(frozen=True)
 class Mri2QmapSettings:
     """How MRI2Qmap runs; no number has a unit of the data, so that one set serves every scanner.
+
+    The defaults were chosen on one slice of one person, whose maps the net was trained on as well: an eightfold
+    accelerated spiral at an SNR of 20, by the errors of T1 and T2 in white and grey matter. There an image_weight of
+    0.3 was worse than 0.1, sigmas a quarter higher and couplings of 1 and 4 too; 8 steps were no better than 6.
 
     Attributes:
         contrasts: what the denoiser sees beside the coefficients.

@@ -129,6 +129,7 @@ def test_refinement_beats_the_floor_of_the_grid(dictionary):
         assert errors[1].mean() < 5e-4
         assert errors[1].max() < 5e-3
     assert (fine.pd / (2 * torch.exp(2j * torch.pi * draws[2])) - 1).abs().max() < 2e-3
+    assert ((fine.signal - data).norm(dim=1) / data.norm(dim=1)).max() < 2e-3
 
 
 def test_refinement_stays_on_the_grid_and_leaves_empty_voxels(dictionary):

@@ -37,8 +37,8 @@ def test_a_denoiser_of_images_makes_maps_better(small_scan, noisy):
     plain = maps_of(small_scan.dictionary, subspace_cg(encoding, samples).x, small_scan.mask)
     t1, t2 = small_scan.errors_percent(result.maps.t1_s, result.maps.t2_s)
     t1_before, t2_before = small_scan.errors_percent(plain.t1_s, plain.t2_s)
-    assert t1 < 0.8 * t1_before
-    assert t2 < 0.8 * t2_before
+    assert t1 < 0.4 * t1_before
+    assert t2 < 0.4 * t2_before
 
 
 def test_steps_tell_how_the_constraints_and_the_data_are_met(noisy):
