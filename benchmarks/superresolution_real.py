@@ -59,19 +59,21 @@ def _brains(folder: Path, voxel_mm: float, pictures: Path) -> list[Row]:
     scans = [usable(load_volume(folder / NAME.format(name))) for name in CONTRASTS]
     rows: list[Row] = []
     images: dict[str, Volume] = {}
-    for names in (*((name,) for name in CONTRASTS), CONTRASTS):
+    brains: dict[str, Tensor] = {}
+    for names in (CONTRASTS, *((name,) for name in CONTRASTS)):
         how = "jointly" if len(names) > 1 else "alone"
-        found, made = _fitted(names, [scans[CONTRASTS.index(name)] for name in names], how, voxel_mm)
+        found, made, brain = _fitted(names, [scans[CONTRASTS.index(name)] for name in names], how, voxel_mm)
         rows += found
         images |= {f"{name} {how}": image for name, image in made.items()}
-    _draw(dict(zip(CONTRASTS, scans, strict=True)), images, pictures / "real_64mT.png")
+        brains |= dict.fromkeys(names, brain)
+    _draw(dict(zip(CONTRASTS, scans, strict=True)), images, brains, pictures / "real_64mT.png")
     return rows
 
 
 def _fitted(
     names: Sequence[str], scans: Sequence[Volume], how: str, voxel_mm: float
-) -> tuple[list[Row], dict[str, Volume]]:
-    """Fit scans of one person, a part of them hidden; return a row a scan and the images."""
+) -> tuple[list[Row], dict[str, Volume], Tensor]:
+    """Fit scans of one person, a part of them hidden; return a row a scan, the images and the brain (bool)."""
     hidden = [held_out(scan.grid.shape, FOLD) for scan in scans]
     seen = [
         Volume(filled(scan.data, h, scan.grid.spacing_mm), scan.grid, scan.meta)
@@ -99,7 +101,8 @@ def _fitted(
         rows.append({"table": REAL, "scan": name, "fit": how, "voxel mm": voxel_mm, **found, **moved})
     rows[0] = {**rows[0], "seconds": cost.seconds}
     cut = [inner(Volume(image, ready.lattice), ready.output_grid) for image in done.images]
-    return rows, {name: cut[ready.contrasts.index(name)] for name in names}
+    brain = inner(Volume(ready.tissues.mask.float(), ready.lattice), ready.output_grid).data > 0.5
+    return rows, {name: cut[ready.contrasts.index(name)] for name in names}, brain
 
 
 def _audit(
@@ -122,16 +125,17 @@ def _audit(
     }
 
 
-def _draw(scans: Mapping[str, Volume], images: Mapping[str, Volume], path: Path) -> None:
-    """Write a row for each contrast and plane: the scan, cubic, fitted alone and jointly, each in its own window."""
+def _draw(scans: Mapping[str, Volume], images: Mapping[str, Volume], brains: Mapping[str, Tensor], path: Path) -> None:
+    """Write a row for each contrast and plane: the scan, cubic, fitted alone and jointly, in the window of the brain.
+
+    `brains` (bool) are those of the fits alone. The scalp of a T1w scan, brighter than any brain, saturates.
+    """
     rows = []
     for name, scan in scans.items():
         fits = [images[f"{name} {how}"] for how in ("alone", "jointly")]
-        shown = [scan, cubic(scan, fits[0].grid), *fits]
-        masks = [image.data > image.data.max() / 8 for image in shown]
-        planes = sections(fits[0].grid, masks[2])
-        for plane in (planes[0], planes[2]):
-            pairs = zip(shown, masks, strict=True)
-            rows.append([intensity_picture(image, plane, window_of(image, mask)) for image, mask in pairs])
+        interpolated = cubic(scan, fits[0].grid)
+        window, planes = window_of(interpolated, brains[name]), sections(fits[0].grid, brains[name])
+        shown = [scan, interpolated, *fits]
+        rows += [[intensity_picture(image, plane, window) for image in shown] for plane in (planes[0], planes[2])]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(mosaic_picture(rows))
