@@ -278,7 +278,10 @@ def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved, mapped:
         parameters=_provenance(job, subject, result).parameters,
         versions=installed_versions(),
     )
-    further = [] if mapped is None else [NamedImage("Mapped contrast", mapped)]
+    further = []
+    if mapped is not None and job.contrast_of is not None:
+        said = f"The same in the contrast of {job.contrast_of.name}, by one rising curve."
+        further.append(NamedImage("Mapped contrast", mapped, said))
     return build_report(
         superresolve_report(
             scan=subject.volume,

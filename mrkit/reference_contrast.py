@@ -44,7 +44,8 @@ class ReferenceContrast:
         """What a reader must know of the contrast."""
         gains = ", ".join(f"{name} {gain:.3f}" for name, gain in self.gains.items())
         said = f"mapped contrast: gains {gains}; its variance over targets that vary by 5 % is {self.variance:.1e}"
-        return self.mapped.message, f"{said} (WM = 1)", *self.mapped.warnings
+        warnings = (f"mapped contrast: {warning}" for warning in self.mapped.warnings)
+        return self.mapped.message, f"{said} (WM = 1)", *warnings
 
 
 def require_same_weighting(own: str, reference: Volume) -> None:

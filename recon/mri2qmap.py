@@ -28,7 +28,7 @@ from torch import Tensor
 from mrcore.errors import BadInputError
 from mrcore.nets import Denoise, geometric
 from mrcore.solve import Solution, Watch, conjugate_gradient, unwatched
-from recon.baselines import coefficient_scale, mean_eigenvalue, subspace_cg
+from recon.baselines import coefficient_scale, mean_eigenvalue, percentile_99, subspace_cg
 from recon.contrasts import DEFAULT_CONTRASTS, Contrast, weighted_signals
 from recon.dictionary import Dictionary
 from recon.encoding import Encoding
@@ -208,7 +208,7 @@ def _started(
     weighted = weighted_signals(settings.contrasts, grid.t1_s, grid.t2_s)
     images = found.pd.abs()[:, None] * weighted[found.atom]
     # one scale for all contrasts, so that one sigma and one weight serve them
-    gains = torch.stack([scale / _percentile(image.abs()).clamp_min(1e-6 * scale) for image in images.T])
+    gains = torch.tensor([scale / max(percentile_99(image.abs()), 1e-6 * scale) for image in images.T]).to(weighted)
     weighted = weighted * gains
     root = math.sqrt(settings.image_weight)
     problem = _Problem(
@@ -276,7 +276,3 @@ def _images(values: Tensor, mask: Tensor) -> Tensor:
 
 def _apart(a: Tensor, b: Tensor) -> float:
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(a).clamp_min(1e-30))
-
-
-def _percentile(values: Tensor) -> Tensor:
-    return values.kthvalue(max(1, math.ceil(0.99 * len(values)))).values
