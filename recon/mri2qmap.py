@@ -8,7 +8,7 @@ B(q) the coefficients, w(q) weighted signals with the sign of their inversions a
 by the alternating directions method of multipliers, whose steps are
 
     data    x <- argmin 1/2 |W^(1/2) (y - A x)|^2 + gamma/2 |x - (z - u)|^2
-    prior   v <- D_sigma(x + u);   s <- D_sigma(h - t)
+    prior   v <- D_sigma(x + u);   s <- D_(k sigma)(h - t)
     match   (q, rho) <- argmin |v - rho B(q)|^2 + la |s + t - g |rho| w(q)|^2;   z <- rho B(q);   h <- g |rho| w(q)
     duals   u <- u + x - z;   t <- t + s - h
 
@@ -43,16 +43,18 @@ from recon.refine import Parameters, on_grid, refine
 class Mri2QmapSettings:
     """How MRI2Qmap runs; no number has a unit of the data, so that one set serves every scanner.
 
-    The defaults were chosen on one slice of one person, whose maps the net was trained on as well: an eightfold
-    accelerated spiral at an SNR of 20, by the errors of T1 and T2 in white and grey matter. There an image_weight of
-    0.3 was worse than 0.1, sigmas a quarter higher and couplings of 1 and 4 too; 8 steps were no better than 6.
+    The defaults were chosen by the errors of T1 and T2 in white and grey matter of three people, eightfold accelerated
+    spirals at an SNR of 20: one of another site, and two whose maps the net was trained on as well. Relative to plug
+    and play these errors were 0.998 with images denoised as strongly as coefficients, 0.973 with twice the sigma, 0.957
+    with three times, 0.951 with 9 steps in place of 6; worse were four times, an image_weight of 0.1, a coupling of 1.5.
 
     Attributes:
         contrasts: what the denoiser sees beside the coefficients.
         n_iter: most steps of the outer iteration.
-        sigma_first: noise that the denoiser removes in the first step, from coefficients and images, relative to the
-            noise found at the start: what the coefficients of least squares have beside their atom, per real channel.
+        sigma_first: noise that the denoiser removes from coefficients in the first step, relative to the noise found at
+            the start: what the coefficients of least squares have beside their atom, per real channel.
         sigma_last: the same in the last step; between them sigma falls geometrically.
+        image_sigma: what it removes from images, relative to that.
         coupling: gamma relative to the mean eigenvalue of A^H W A.
         image_weight: la, for images whose 99th percentile is that of the norm of the coefficients.
         n_cg: most iterations of conjugate gradients in a data step.
@@ -64,11 +66,12 @@ class Mri2QmapSettings:
     """
 
     contrasts: tuple[Contrast, ...] = DEFAULT_CONTRASTS
-    n_iter: int = 6
+    n_iter: int = 9
     sigma_first: float = 0.8
     sigma_last: float = 0.4
+    image_sigma: float = 3.0
     coupling: float = 2.0
-    image_weight: float = 0.1
+    image_weight: float = 0.05
     n_cg: int = 4
     n_start: int = 10
     tolerance: float = 1e-3
@@ -78,8 +81,8 @@ class Mri2QmapSettings:
             raise BadInputError(f"MRI2Qmap needs a contrast and at least one iteration of each kind, got {self}")
         if not 0 < self.sigma_last <= self.sigma_first < math.inf:
             raise BadInputError(f"the noise to remove must fall and stay above 0, got {self}")
-        if not min(self.coupling, self.image_weight) > 0:
-            raise BadInputError(f"coupling and image_weight must be above 0, got {self}")
+        if not min(self.coupling, self.image_weight, self.image_sigma) > 0:
+            raise BadInputError(f"coupling, image_weight and image_sigma must be above 0, got {self}")
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class _Problem:
     turn: Tensor
     mask: Tensor
     scale: float
+    image_sigma: float
     n_cg: int
 
 
@@ -223,6 +227,7 @@ def _started(
         torch.polar(torch.ones_like(start[0].real), -start[0].angle()),
         mask,
         scale,
+        settings.image_sigma,
         settings.n_cg,
     )
     h = _images(images * gains, mask)
@@ -238,7 +243,7 @@ def _stepped(problem: _Problem, state: _State, denoise: Denoise, sigma: float) -
     x = conjugate_gradient(lambda v: normal(v) + p.gamma * v, target, state.x, p.n_cg, tolerance=1e-4).x
     free = x + state.u
     z = denoised_coefficients(free * p.turn, denoise, sigma) * p.turn.conj()  # outside the mask it stays like this
-    s = torch.stack([denoised_lifted(image, denoise, sigma) for image in state.h - state.t])
+    s = torch.stack([denoised_lifted(image, denoise, p.image_sigma * sigma) for image in state.h - state.t])
     found, parameters = _matched(p, z[:, mask].T, (s + state.t)[:, mask].T)
     z[:, mask] = parameters.signal[:, : len(z)].T
     signals = weighted_signals(p.contrasts, parameters.t1_s, parameters.t2_s)

@@ -69,7 +69,7 @@ def test_the_denoiser_sees_coefficients_then_images_from_0_on_and_falling_noise(
         seen.append((tuple(image.shape), float(image.max()), sigma, float(image.min())))
         return image.clone()
 
-    mri2qmap(encoding, samples, small_scan.dictionary, spy, Mri2QmapSettings(n_iter=2), small_scan.mask)
+    mri2qmap(encoding, samples, small_scan.dictionary, spy, Mri2QmapSettings(n_iter=2, image_sigma=0.7), small_scan.mask)
     n_parts = 2 * small_scan.dictionary.atoms.shape[1]
     n_images = n_parts + len(DEFAULT_CONTRASTS)
     assert len(seen) == 2 * n_images
@@ -78,6 +78,7 @@ def test_the_denoiser_sees_coefficients_then_images_from_0_on_and_falling_noise(
     heights = [height for _, height, *_ in seen[n_parts:n_images]]
     assert max(heights) < 3 * min(heights)
     assert seen[-1][2] == pytest.approx(seen[n_images - 1][2] / 2)
+    assert seen[-1][2] == pytest.approx(0.7 * seen[n_images][2])
 
 
 def test_each_step_denoises_another_mirror_image(small_scan, noisy):
