@@ -46,7 +46,7 @@ class Mri2QmapSettings:
     The defaults were chosen by the errors of T1 and T2 in white and grey matter of three people, eightfold accelerated
     spirals at an SNR of 20: one of another site, and two whose maps the net was trained on as well. Relative to plug
     and play these errors were 0.998 with images denoised as strongly as coefficients, 0.973 with twice the sigma, 0.957
-    with three times, 0.951 with 9 steps in place of 6; worse were four times, an image_weight of 0.1, a coupling of 1.5.
+    with three times, 0.951 with 9 steps in place of 6; worse: four times, an image_weight of 0.1, a coupling of 1.5.
 
     Attributes:
         contrasts: what the denoiser sees beside the coefficients.
