@@ -69,7 +69,8 @@ def test_the_denoiser_sees_coefficients_then_images_from_0_on_and_falling_noise(
         seen.append((tuple(image.shape), float(image.max()), sigma, float(image.min())))
         return image.clone()
 
-    mri2qmap(encoding, samples, small_scan.dictionary, spy, Mri2QmapSettings(n_iter=2, image_sigma=0.7), small_scan.mask)
+    settings = Mri2QmapSettings(n_iter=2, image_sigma=0.7)
+    mri2qmap(encoding, samples, small_scan.dictionary, spy, settings, small_scan.mask)
     n_parts = 2 * small_scan.dictionary.atoms.shape[1]
     n_images = n_parts + len(DEFAULT_CONTRASTS)
     assert len(seen) == 2 * n_images
