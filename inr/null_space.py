@@ -7,12 +7,13 @@ matrix of the white prior: its diagonal is the share of a voxel's prior variance
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from inr.baselines import GRADIENT_SD
+from inr.heldout import Split
 from mrcore.errors import BadInputError
 from mrcore.grid import Triple
 from mrcore.linop import LinearOp, real_dtype
@@ -67,12 +68,58 @@ def posterior_sd(
     gradient_sd: float | Tensor = GRADIENT_SD,
     max_iter: int = 100,
 ) -> Tensor:
-    """Return the sd (X, Y, Z) of each voxel given the data, under the prior of `tikhonov`: gradients of `gradient_sd`.
+    """Return the sd (X, Y, Z) of each voxel given the data: that of `posterior_samples`.
 
-    It may be a map (X, Y, Z); `inr.gradients` makes one that is wide where the image has edges.
-    Each sample solves the normal equations for noise in place of data and prior, so its covariance is that of the
-    posterior (perturb and optimise; Papandreou & Yuille, NeurIPS 2010); the relative standard error of the sd is
-    sqrt(1 / (2 n_samples)). It does not depend on any scan.
+    Its relative standard error is sqrt(1 / (2 n_samples)).
+
+    Raises:
+        BadInputError: a noise or prior sd that is not positive, or no sample.
+    """
+    samples = posterior_samples(operator, noise_sd, spacing_mm, seed, n_samples, gradient_sd, max_iter)
+    square = torch.zeros(operator.shape_in, dtype=real_dtype(operator.dtype), device=operator.device)
+    for sample in samples:
+        square += sample.square()
+    return (square / n_samples).sqrt()
+
+
+def hidden_excess(
+    operator: LinearOp,
+    seen: Split,
+    tested: Tensor,
+    noise_sd: float,
+    spacing_mm: Triple,
+    n_samples: int = 16,
+    gradient_sd: float | Tensor = GRADIENT_SD,
+    max_iter: int = 100,
+) -> float:
+    """Return the mean variance of the hidden scan voxels `tested` (bool) given those seen, in squared noise sd.
+
+    Noise is not in it: a prediction with the posterior mean misses these voxels by this much and the noise. Where it
+    misses by more, `gradient_sd` is too small.
+
+    Raises:
+        BadInputError: a noise or prior sd that is not positive, no sample, or no voxel to test.
+    """
+    if not bool(tested.any()):
+        raise BadInputError("no hidden voxel lies in the mask")
+    samples = posterior_samples(seen.operator, noise_sd, spacing_mm, seen.seed, n_samples, gradient_sd, max_iter)
+    return sum(float((operator(x)[tested] / noise_sd).square().mean()) for x in samples) / n_samples
+
+
+def posterior_samples(
+    operator: LinearOp,
+    noise_sd: float,
+    spacing_mm: Triple,
+    seed: int,
+    n_samples: int,
+    gradient_sd: float | Tensor = GRADIENT_SD,
+    max_iter: int = 100,
+) -> Iterator[Tensor]:
+    """Yield images (X, Y, Z) about 0 that vary as the object does given the data, under the prior of `tikhonov`.
+
+    Gradients have `gradient_sd`, which may be a map (X, Y, Z); `inr.gradients` makes one that is wide where the image
+    has edges. Each sample solves the normal equations for noise in place of data and prior, so its covariance is that
+    of the posterior (perturb and optimise; Papandreou & Yuille, NeurIPS 2010). It does not depend on any scan.
 
     Raises:
         BadInputError: a noise or prior sd that is not positive, or no sample.
@@ -90,12 +137,10 @@ def posterior_sd(
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype).to(device)
 
-    square = torch.zeros(operator.shape_in, dtype=dtype, device=device)
     for _ in range(n_samples):
         rhs = operator.H(draw(operator.shape_out)) / noise_sd
         _add_adjoint(rhs, [draw(tuple(weight.shape)) * weight.sqrt() for weight in weights])
-        square += conjugate_gradient(normal, rhs, None, max_iter, tolerance=TOLERANCE).x.square()
-    return (square / n_samples).sqrt()
+        yield conjugate_gradient(normal, rhs, None, max_iter, tolerance=TOLERANCE).x
 
 
 def _weights(precision: Tensor, spacing_mm: Triple) -> list[Tensor]:

@@ -35,6 +35,8 @@ class HeldOut:
         sd_scale: factor that the ensemble's sd needs to explain `rms`; 0 where noise alone explains it.
         coverage_68: part of these voxels within one predicted sd, noise included; 0.683 if it is right.
         coverage_95: part within 1.96 predicted sd; 0.95 if it is right.
+        excess: mean square error less that of noise and of the plain spread, in squared noise sd, at least 0: what all
+            fits got wrong alike.
     """
 
     n_voxels: int
@@ -43,16 +45,18 @@ class HeldOut:
     sd_scale: float
     coverage_68: float
     coverage_95: float
+    excess: float
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Mean and calibrated sd (X, Y, Z) of the images of several fits, and what held-out voxels say of it.
+    """Mean, plain `spread` and calibrated `sd` (X, Y, Z) of the images of several fits, and what held-out voxels say.
 
     `seed_variance` (X, Y, Z) is the variance between fits of the same voxels with other seeds.
     """
 
     mean: Tensor
+    spread: Tensor
     sd: Tensor
     seed_variance: Tensor
     n_members: int
@@ -95,8 +99,9 @@ def ensemble(
         images += members
     stack = torch.stack(images)
     found = _calibrated(tests, noise_sd, n_seeds)
-    sd = math.sqrt(found.sd_scale**2 + 1 / len(images)) * stack.std(0)
-    return Ensemble(stack.mean(0), sd, torch.stack(of_seeds).mean(0), len(images), found)
+    spread = stack.std(0)
+    sd = math.sqrt(found.sd_scale**2 + 1 / len(images)) * spread
+    return Ensemble(stack.mean(0), spread, sd, torch.stack(of_seeds).mean(0), len(images), found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +133,8 @@ def _calibrated(tests: Sequence[_Test], noise_sd: float, n_seeds: int) -> HeldOu
     total = float(spread.mean())
     if not total > 0:
         raise BadInputError("all fits gave the same image: there is no spread to calibrate; vary their seeds")
-    scale = math.sqrt(max(0.0, float((error.square() - noise).mean()) / total - 1 / n_seeds))
+    left = float((error.square() - noise).mean())
+    scale = math.sqrt(max(0.0, left / total - 1 / n_seeds))
     z = error / (noise + (scale**2 + 1 / n_seeds) * spread).sqrt()
     return HeldOut(
         n_voxels=len(error),
@@ -137,6 +143,7 @@ def _calibrated(tests: Sequence[_Test], noise_sd: float, n_seeds: int) -> HeldOu
         sd_scale=scale,
         coverage_68=float((z.abs() < 1).double().mean()),
         coverage_95=float((z.abs() < 1.96).double().mean()),
+        excess=max(0.0, (left - (1 + 1 / n_seeds) * total) / noise_sd**2),
     )
 
 

@@ -236,8 +236,9 @@ def _volumes(
         ),
     }
     if result.trust is not None:
-        held = {"HeldOut": asdict(result.trust.held_out), "NMembers": result.trust.n_members}
-        said = "Standard deviation of the image: calibrated spread of the fits, and what the scan leaves open"
+        told = result.trust
+        held = {"HeldOut": asdict(told.held_out), "NMembers": told.n_members, "NullScale": told.null_scale}
+        said = "Standard deviation of the image: spread of the fits, and what the scan leaves open"
         out["sr_sd"] = (result.trust.sd, finer | {"Description": said} | held)
         said = "Part of the image that the scan cannot see: what prior and field put there"
         out["sr_nullspace"] = (result.trust.null_part, finer | {"Description": said})

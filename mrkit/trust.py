@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from inr.gradients import gradient_sd, smoothed
-from inr.heldout import Split
-from inr.null_space import null_component, posterior_sd
+from inr.heldout import Split, split
+from inr.null_space import hidden_excess, null_component, posterior_sd
 from inr.uncertainty import Ensemble, FitOnce, HeldOut, Whiteness, ensemble, whiteness
 from mrcore.errors import BadInputError
 from mrcore.noise import seeded
@@ -36,10 +37,12 @@ class Trust:
     """What an ensemble and the forward model say of one image.
 
     Attributes:
-        sd: of the image, in units of the scan, on the output grid: spread of the ensemble, calibrated on held-out
-            voxels, and what the scan leaves open, in quadrature.
+        sd: of the image, in units of the scan, on the output grid: spread of the ensemble, and what the scan leaves
+            open times `null_scale`, in quadrature.
         null_part: the part of the image that the scan cannot see, in units of the scan; prior and field put it there.
         held_out: how scan voxels were predicted that the members had not seen.
+        null_scale: factor, at least 1, that lets what the scan leaves open explain, beside noise and spread, the errors
+            of voxels held out from it.
         n_members: fits, in pairs that differ by their seed only.
         seed_variance: mean over the brain of the variance between the members of a pair, relative to WM = 1.
     """
@@ -47,6 +50,7 @@ class Trust:
     sd: Volume
     null_part: Volume
     held_out: HeldOut
+    null_scale: float
     n_members: int
     seed_variance: float
 
@@ -56,10 +60,11 @@ class Trust:
         held = self.held_out
         return (
             f"uncertainty: {self.n_members} fits; {held.n_voxels} held-out scan voxels were predicted within "
-            f"{held.rms:.2f} noise sd, by cubic interpolation within {held.rms_cubic:.2f}; their spread was scaled by "
-            f"{held.sd_scale:.2f}; variance over seeds {self.seed_variance:.1e} (WM = 1)",
+            f"{held.rms:.2f} noise sd, by cubic interpolation within {held.rms_cubic:.2f}; variance over seeds "
+            f"{self.seed_variance:.1e} (WM = 1)",
             "uncertainty: the sd of what the scan does not show assumes edges as strong as in the scan's own plane, "
-            "where the image has them, and a power spectrum that falls with the fourth power of the frequency",
+            "where the image has them, and a power spectrum that falls with the fourth power of the frequency; it was "
+            f"then widened by {self.null_scale:.2f}, by which held-out voxels were missed",
         )
 
 
@@ -88,13 +93,14 @@ def trust(ready: PreparedScan, image: Tensor, fit_once: FitOnce, n_members: int,
             n_folds,
             N_SEEDS,
         )
-    sd = _total_sd(ready, image, found, of_scan, seed)
+    sd, null_scale = _total_sd(ready, image, found, of_scan, seed)
     # A whole image, not its detail, is taken apart: its own level is its prior sd.
     unseen = null_component(ready.operator, image, ready.noise_sd, 1.0, MAX_ITER) * ready.foreground
     return Trust(
         _on_output(ready, sd * ready.foreground),
         _on_output(ready, unseen),
         found.held_out,
+        null_scale,
         found.n_members,
         float(found.seed_variance[brain].mean()),
     )
@@ -156,9 +162,9 @@ def on_scan(mask: Volume, scan: Volume) -> Tensor:
     return resample(mask, scan.grid, order=1).data > 0.9
 
 
-def _total_sd(ready: PreparedScan, image: Tensor, found: Ensemble, of_scan: Tensor, seed: int) -> Tensor:
-    spacing = ready.lattice.spacing_mm
-    scan = ready.scan
+def _total_sd(ready: PreparedScan, image: Tensor, found: Ensemble, of_scan: Tensor, seed: int) -> tuple[Tensor, float]:
+    """Return the sd on the lattice, and the factor that what the scan leaves open was widened by."""
+    spacing, scan, noise_sd = ready.lattice.spacing_mm, ready.scan, ready.noise_sd
     width = gradient_sd(
         image,
         ready.tissues.mask,
@@ -167,10 +173,16 @@ def _total_sd(ready: PreparedScan, image: Tensor, found: Ensemble, of_scan: Tens
         scan.data,
         of_scan,
         scan.grid.spacing_mm,
-        ready.noise_sd,
+        noise_sd,
     )
-    unseen = posterior_sd(ready.operator, ready.noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
-    return torch.sqrt(found.sd.square() + smoothed(unseen.square(), spacing, POOLED_MM))
+    unseen = posterior_sd(ready.operator, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
+    seen = split(ready.operator, scan.data, scan.grid.spacing_mm, fold=0, seed=seed)
+    tested = seen.held_out & of_scan
+    expected = hidden_excess(ready.operator, seen, tested, noise_sd, spacing, N_SAMPLES, width, MAX_ITER)
+    scale = math.sqrt(max(1.0, found.held_out.excess / expected))
+    # What all fits get wrong alike is in the second term; so their spread counts as it is.
+    own = (1 + 1 / found.n_members) * found.spread.square()
+    return torch.sqrt(own + smoothed((scale * unseen).square(), spacing, POOLED_MM)), scale
 
 
 def _on_output(ready: PreparedScan, values: Tensor) -> Volume:

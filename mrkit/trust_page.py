@@ -28,7 +28,7 @@ def trust_figures(trust: Trust, planes: Sections, mask: Tensor) -> list[Figure]:
     pictures = tuple(intensity_picture(sd, plane, DisplayWindow(0.0, top)) for plane in planes)
     captions = tuple(plane.caption for plane in planes)
     said = (
-        f"Standard deviation of the image, in units of the scan: the calibrated spread of {trust.n_members} fits, and "
+        f"Standard deviation of the image, in units of the scan: the spread of {trust.n_members} fits, and "
         "what the scan leaves open. Bright: do not trust fine detail here."
     )
     limit = _high(unseen.data[mask].abs())

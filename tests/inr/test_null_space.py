@@ -6,7 +6,8 @@ import pytest
 import torch
 from operators import grid
 
-from inr.null_space import null_component, null_share, posterior_sd
+from inr.heldout import split
+from inr.null_space import hidden_excess, null_component, null_share, posterior_sd
 from mrcore.acquisition import gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
@@ -70,21 +71,45 @@ def test_null_component_is_what_the_operator_does_not_see():
     assert operator(hidden).abs().max() < 1e-4
 
 
+SCAN, LATTICE = grid((5, 5, 3), (2.0, 2.0, 4.0)), grid((6, 6, 6), (1.7, 1.7, 2.0))
+
+
+def dense_penalty(wide: torch.Tensor) -> torch.Tensor:
+    """The precision of the prior whose gradients have the sd `wide` (X, Y, Z)."""
+    n = math.prod(LATTICE.shape)
+    eye = torch.eye(n, dtype=F64).reshape(n, *LATTICE.shape)
+    weight = math.prod(LATTICE.spacing_mm) / wide**2
+    penalty = torch.zeros(n, n, dtype=F64)
+    for axis, spacing in enumerate(LATTICE.spacing_mm):
+        steps = torch.diff(eye, dim=1 + axis).reshape(n, -1).T / spacing
+        ends = weight.narrow(axis, 1, LATTICE.shape[axis] - 1) + weight.narrow(axis, 0, LATTICE.shape[axis] - 1)
+        penalty += steps.T @ (0.5 * ends.reshape(-1, 1) * steps)
+    return penalty
+
+
+def test_variance_of_hidden_voxels_against_dense_algebra():
+    operator = imaging_operator(LATTICE, SCAN, gaussian_psf(SCAN.spacing_mm), dtype=F64)
+    seen = split(operator, torch.zeros(SCAN.shape, dtype=F64), SCAN.spacing_mm, fold=0, seed=1)
+    tested = seen.held_out.reshape(-1)
+    assert 1 <= int(tested.sum()) < 10
+    matrix = dense(operator)
+    precision = matrix[~tested].T @ matrix[~tested] / 0.1**2
+    covariance = torch.linalg.inv(precision + dense_penalty(torch.full(LATTICE.shape, 0.2, dtype=F64)))
+    exact = (matrix[tested] @ covariance @ matrix[tested].T).diagonal().mean().item() / 0.1**2
+    found = hidden_excess(operator, seen, seen.held_out, 0.1, LATTICE.spacing_mm, n_samples=200, gradient_sd=0.2)
+    assert found == pytest.approx(exact, rel=0.15)
+    with pytest.raises(BadInputError, match="no hidden voxel"):
+        hidden_excess(operator, seen, seen.held_out & False, 0.1, LATTICE.spacing_mm)
+
+
 @pytest.mark.parametrize("is_map", [False, True])
 def test_posterior_sd_against_dense_algebra(is_map):
-    scan, lattice = grid((5, 5, 3), (2.0, 2.0, 4.0)), grid((6, 6, 6), (1.7, 1.7, 2.0))
-    operator = imaging_operator(lattice, scan, gaussian_psf(scan.spacing_mm), dtype=F64)
-    matrix, n = dense(operator), math.prod(lattice.shape)
-    eye = torch.eye(n, dtype=F64).reshape(n, *lattice.shape)
+    lattice = LATTICE
+    operator = imaging_operator(lattice, SCAN, gaussian_psf(SCAN.spacing_mm), dtype=F64)
+    matrix = dense(operator)
     wide = torch.full(lattice.shape, 0.2, dtype=F64)
     wide[:3] = 0.05 if is_map else 0.2
-    weight = math.prod(lattice.spacing_mm) / wide**2
-    penalty = torch.zeros(n, n, dtype=F64)
-    for axis, spacing in enumerate(lattice.spacing_mm):
-        steps = torch.diff(eye, dim=1 + axis).reshape(n, -1).T / spacing
-        ends = weight.narrow(axis, 1, lattice.shape[axis] - 1) + weight.narrow(axis, 0, lattice.shape[axis] - 1)
-        penalty += steps.T @ (0.5 * ends.reshape(-1, 1) * steps)
-    precision = matrix.T @ matrix / 0.1**2 + penalty
+    precision = matrix.T @ matrix / 0.1**2 + dense_penalty(wide)
     exact = torch.linalg.inv(precision).diagonal().sqrt().reshape(lattice.shape)
     n_samples = 100
     found = posterior_sd(

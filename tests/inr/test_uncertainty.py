@@ -121,6 +121,9 @@ def test_held_out_errors_are_those_of_the_posterior(toy):
     )
     assert worse.held_out.rms > 5
     assert worse.held_out.sd_scale > 3 * found.sd_scale
+    # What is wrong in all fits alike; draws from the posterior have nothing of it.
+    assert worse.held_out.excess == pytest.approx((0.3 / SD) ** 2, rel=0.25)
+    assert found.excess < 0.05 * worse.held_out.excess
 
 
 def test_folds_are_disjoint_and_their_voxels_far_apart():

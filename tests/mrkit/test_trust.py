@@ -81,14 +81,16 @@ def found(ready) -> tuple[Trust, torch.Tensor]:
 
 
 def test_sd_covers_the_error_of_what_the_scan_does_not_show(found, ready):
-    """A spread of fits alone misses the null space; with it the sd is that of the error, within a third."""
+    """The prior alone is far too sure of these sharp pieces; held-out voxels widen it to the error, within a third."""
     said, image = found
     brain = ready.tissues.mask
     error = (image - truth())[brain]
     z = error / (said.sd.data[brain] / SCALE)
-    assert 0.6 < rms(z) < 1.5
-    assert float((z.abs() < 1).double().mean()) == pytest.approx(0.68, abs=0.17)
-    assert float((z.abs() < 2).double().mean()) == pytest.approx(0.95, abs=0.08)
+    assert 0.67 < rms(z) < 1.33
+    assert float((z.abs() < 1).double().mean()) > 0.6
+    assert float((z.abs() < 2).double().mean()) > 0.9
+    assert said.null_scale > 3
+    assert rms(z) * said.null_scale > 3, "what it would be without"
 
 
 def unseen_exactly(ready, image) -> torch.Tensor:
