@@ -31,8 +31,11 @@ from mrkit.warm_start import laid_over, warm_started
 
 DEFAULT, TV, TV_HESSIAN, CUBIC = "default", "Huber-TV", "TV + Hessian", "cubic"
 HULFSYNTH_STEPS, HULFSYNTH_RATE = 150, 1e-3
-"""Of the published 15,000 steps at 5e-5: what two cores do in some minutes. They leave the image constant, and so do 300
-steps at 2e-4 or 5e-4 of a tenth of the points: such a row shows what the method costs, it is no verdict on its images."""
+"""Of the published 15,000 steps at 5e-5: what two cores do in some minutes.
+
+They leave the image constant, and so do 300 steps at 2e-4 or 5e-4 with a tenth of the points: such a row shows what the
+method costs and is no verdict on its images.
+"""
 
 
 @dataclass(frozen=True, eq=False)
