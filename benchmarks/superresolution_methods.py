@@ -33,8 +33,8 @@ DEFAULT, TV, TV_HESSIAN, CUBIC = "default", "Huber-TV", "TV + Hessian", "cubic"
 HULFSYNTH_STEPS, HULFSYNTH_RATE = 150, 1e-3
 """Of the published 15,000 steps at 5e-5: what two cores do in some minutes.
 
-They leave the image constant, and so do 300 steps at 2e-4 or 5e-4 with a tenth of the points: such a row shows what the
-method costs and is no verdict on its images.
+They leave the image constant, and so do all 15,000 at the published rate with a hundredth of the points (430 CPU
+seconds): such a row shows what the method costs and is no verdict on its images at the published number of points.
 """
 
 
