@@ -7,13 +7,13 @@ matrix of the white prior: its diagonal is the share of a voxel's prior variance
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import mean
 
 import torch
 from torch import Tensor
 
 from inr.baselines import GRADIENT_SD
-from inr.heldout import Split
 from mrcore.errors import BadInputError
 from mrcore.grid import Triple
 from mrcore.linop import LinearOp, real_dtype
@@ -82,28 +82,19 @@ def posterior_sd(
     return (square / n_samples).sqrt()
 
 
-def hidden_excess(
-    operator: LinearOp,
-    seen: Split,
-    tested: Tensor,
-    noise_sd: float,
-    spacing_mm: Triple,
-    n_samples: int = 16,
-    gradient_sd: float | Tensor = GRADIENT_SD,
-    max_iter: int = 100,
-) -> float:
+def hidden_excess(samples: Iterable[Tensor], operator: LinearOp, tested: Tensor, noise_sd: float) -> float:
     """Return the mean variance of the hidden scan voxels `tested` (bool) given those seen, in squared noise sd.
 
-    Noise is not in it: a prediction with the posterior mean misses these voxels by this much and the noise. Where it
-    misses by more, `gradient_sd` is too small.
+    `samples` are those of the posterior of what is seen, `operator` that of the whole scan. Noise is not in it: a
+    prediction with the posterior mean misses these voxels by this much and the noise. Where it misses by more, the
+    gradients of the prior are too small.
 
     Raises:
-        BadInputError: a noise or prior sd that is not positive, no sample, or no voxel to test.
+        BadInputError: no voxel to test.
     """
     if not bool(tested.any()):
         raise BadInputError("no hidden voxel lies in the mask")
-    samples = posterior_samples(seen.operator, noise_sd, spacing_mm, seen.seed, n_samples, gradient_sd, max_iter)
-    return sum(float((operator(x)[tested] / noise_sd).square().mean()) for x in samples) / n_samples
+    return mean(float((operator(x)[tested] / noise_sd).square().mean()) for x in samples)
 
 
 def posterior_samples(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from inr.choice import Choice
 from inr.data import Misfit, OneScan, with_bias
 from inr.fit import Fit, FitSettings, fit
 from inr.heldout import Split, smooth_start
@@ -38,6 +40,18 @@ class FitPlan:
     likelihood: Misfit = rician_misfit
     guess: Tensor | None = None
     device: torch.device = CPU
+
+
+def settings_for(prior: Prior | None, choose: Callable[[], Choice], notes: list[str]) -> FitSettings:
+    """Return settings with the weight of total variation that suits the scans; `notes` learn why.
+
+    A prior takes the place of total variation: then nothing is chosen.
+    """
+    if prior is not None:
+        return FitSettings()
+    choice = choose()
+    notes.append(choice.message)
+    return replace(FitSettings(), tv_weight=choice.weight)
 
 
 def fit_prepared(ready: PreparedScan, seed: int, plan: FitPlan, *, free_of_bias: bool = False) -> Fit:

@@ -15,7 +15,8 @@ from mrcore.nets_files import load_denoiser
 from mrcore.sidecar import file_sha256, finite, software_version, stem
 from mrcore.volume import Volume
 from mrkit.jobs import input_files
-from mrkit.kept_maps import KeptMaps
+from mrkit.kept import Kept
+from mrkit.kept_maps import kept_maps
 from mrkit.outputs import Provenance, Target, check_targets, write_image, write_page
 from mrkit.progress import stages, steps
 from mrkit.quantification import (
@@ -171,7 +172,7 @@ def quantify_files(job: QuantifyJob) -> list[Path]:
     mask = load_mask(job.mask, raw.grid) if job.mask else None
     denoiser = usual_denoiser(raw.grid, load_denoiser(job.denoiser)) if job.denoiser else None
     methods = {job.method: METHODS[job.method], **(METHODS if job.compare else {})}
-    kept = _kept_maps(job)
+    kept = _kept(job)
     with stages(len(methods) + 5) as begin:
         ready = prepare_raw(raw, job.settings, model=model, mask=mask, seed=job.seed, announce=begin)
         results: dict[str, Quantified] = {}
@@ -179,7 +180,7 @@ def quantify_files(job: QuantifyJob) -> list[Path]:
             begin(f"reconstructing by {method.title}")
             with steps(method.n_steps) as step:
                 compute = partial(quantify_prepared, ready, method, denoiser, step)
-                results[method.title] = kept.kept(name, raw.grid, compute)
+                results[method.title] = kept_maps(kept, name, raw.grid, compute)
         begin("writing maps and report")
         written = _write(job, results)
         kept.remove()
@@ -235,12 +236,12 @@ def _maps(result: Quantified) -> tuple[Volume | None, ...]:
     return (result.t1_s, result.t2_s, pd, result.b1, result.t1_sd_s, result.t2_sd_s, result.pd_sd, result.residual)
 
 
-def _kept_maps(job: QuantifyJob) -> KeptMaps:
+def _kept(job: QuantifyJob) -> Kept:
     """Return where maps of finished methods are kept: they serve only the same files, options and version."""
     hashes = {role: file_sha256(path) for role, path in job.files.items()}
     methods = {name: _as_json(method.settings) for name, method in METHODS.items()}
     purpose = [software_version(), hashes, _parameters(job), methods, job.seed]
-    return KeptMaps(job.out / f".{job.target.stem}_methods", json.dumps(purpose, default=str))
+    return Kept(job.out / f".{job.target.stem}_methods", json.dumps(purpose, default=str))
 
 
 def _provenance(job: QuantifyJob, result: Quantified) -> Provenance:

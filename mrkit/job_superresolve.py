@@ -21,7 +21,7 @@ from mrkit.api import SuperResolved, superresolve
 from mrkit.comparison_page import comparison_json
 from mrkit.devices import device_of
 from mrkit.jobs import Job, Subject, input_files, read_subject
-from mrkit.members import Members
+from mrkit.kept import Kept
 from mrkit.outputs import Provenance, check_targets, in_space_of, write_image, write_page, write_tissues
 from mrkit.priors import denoiser_prior
 from mrkit.protocol import Gauge
@@ -145,7 +145,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         init=init,
         n_members=job.n_members,
         compared={"denoiser prior": denoiser} if denoiser is not None and job.with_comparison else None,
-        keep_member=members.kept,
+        keep_member=members.image,
         preview=job.preview,
         device=device,
     )
@@ -184,12 +184,12 @@ def _mapped(
     return found.mapped.image, found.notes
 
 
-def _members(job: SuperresolveJob, subject: Subject) -> Members:
+def _members(job: SuperresolveJob, subject: Subject) -> Kept:
     """Return where finished fits are kept: they serve only the same files, options and version."""
     hashes = [file_sha256(path) for path in job.files.values()]
     purpose = [software_version(), hashes, _parameters(job, subject), job.common.seed]
     target = job.common.target
-    return Members(target.directory / f".{target.stem}_members", json.dumps(purpose, default=str))
+    return Kept(target.directory / f".{target.stem}_members", json.dumps(purpose, default=str))
 
 
 def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved, mapped: Volume | None) -> list[Path]:

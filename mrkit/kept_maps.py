@@ -1,69 +1,40 @@
-"""Maps of finished methods, kept beside the results until these are written: a run that is killed loses none."""
+"""Maps of finished methods as records that are kept."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from mrcore.atomic import atomic_write
 from mrcore.grid import Grid
 from mrcore.volume import Volume
+from mrkit.kept import Kept, Record
 from mrkit.quantification import Quantified
 
 _MAPS = ("t1_s", "t2_s", "b1", "t1_sd_s", "t2_sd_s", "pd_sd", "residual")
 _FACTS = ("converged", "n_iter", "history", "history_of", "message", "notes")
 
 
-@dataclass(frozen=True)
-class KeptMaps:
-    """Results by name in `folder`, of one `purpose`: everything that changes them. Others' files are never used."""
-
-    folder: Path
-    purpose: str
-
-    def kept(self, name: str, grid: Grid, compute: Callable[[], Quantified]) -> Quantified:
-        """Return the result `name` on its grid, computing and writing it if it is not there or is damaged."""
-        digest = hashlib.sha256(f"{self.purpose} {name}".encode()).hexdigest()[:16]
-        path = self.folder / f"{digest}.safetensors"
-        if path.is_file():
-            try:
-                return _read(path, grid)
-            except (SafetensorError, KeyError, ValueError):
-                path.unlink()
-        result = compute()
-        with atomic_write(path, force=True) as temporary:
-            save_file(_tensors(result), temporary, {name: json.dumps(getattr(result, name)) for name in _FACTS})
-        return result
-
-    def remove(self) -> None:
-        """Remove the folder; the results are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+def kept_maps(kept: Kept, name: str, grid: Grid, compute: Callable[[], Quantified]) -> Quantified:
+    """Return the result of the method `name` on its grid, from what is kept or computed."""
+    return _quantified(kept.record(name, lambda: _record(compute())), grid)
 
 
-def _tensors(result: Quantified) -> dict[str, Tensor]:
+def _record(result: Quantified) -> Record:
     volumes: dict[str, Volume | None] = {name: getattr(result, name) for name in _MAPS}
-    maps = {name: volume.data.contiguous() for name, volume in volumes.items() if volume is not None}
-    return maps | {"pd": torch.view_as_real(result.pd.data).contiguous(), "mask": result.mask.contiguous()}
+    maps = {name: volume.data for name, volume in volumes.items() if volume is not None}
+    tensors = maps | {"pd": torch.view_as_real(result.pd.data), "mask": result.mask}
+    return Record(tensors, {name: json.dumps(getattr(result, name)) for name in _FACTS})
 
 
-def _read(path: Path, grid: Grid) -> Quantified:
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        said = file.metadata()
-    facts = {name: json.loads(said[name]) for name in _FACTS}
+def _quantified(record: Record, grid: Grid) -> Quantified:
+    tensors = record.tensors
+    facts = {name: json.loads(record.facts[name]) for name in _FACTS}
     return Quantified(
         t1_s=Volume(tensors["t1_s"], grid),
         t2_s=Volume(tensors["t2_s"], grid),
-        pd=Volume(torch.view_as_complex(tensors["pd"]), grid),
+        pd=Volume(torch.view_as_complex(tensors["pd"].contiguous()), grid),
         b1=Volume(tensors["b1"], grid) if "b1" in tensors else None,
         t1_sd_s=Volume(tensors["t1_sd_s"], grid),
         t2_sd_s=Volume(tensors["t2_sd_s"], grid),

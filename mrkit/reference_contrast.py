@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from mrcore.bids_sequence import sequence_from_sidecar
@@ -21,6 +20,7 @@ from mrkit.trust import target_variance
 from ulfsim.contrast import BlochSpread, bloch_spread
 from ulfsim.like import preset_like
 from ulfsim.measure import measure
+from ulfsim.plan import tissues_seen
 
 RELATIVE_SD = 0.05
 """Spread of the target levels over which their influence is stated."""
@@ -92,7 +92,8 @@ def in_contrast_of(
     scan, reference = usable(scan), usable(reference)
     scan_weighting = scan_weighting or weighting(scan)
     require_same_weighting(scan_weighting, reference)
-    preset = preset_like(scan, measure(scan, _seen_by(scan, tissues)), scan_weighting)
+    seen = tissues_seen(imaging_operator(tissues.grid, scan.grid, psf_of(scan, [])), tissues, scan.grid)
+    preset = preset_like(scan, measure(scan, seen), scan_weighting)
     made = simulate_ulf(
         reference, preset=preset, tissues=reference_tissues, mask=reference_mask, gauge=gauge, seed=seed
     )
@@ -111,13 +112,6 @@ def in_contrast_of(
         predicted=_predicted(reference),
     )
     return ReferenceContrast(mapped, gains, target_variance(image, tissues, target, seed, RELATIVE_SD))
-
-
-def _seen_by(scan: Volume, tissues: TissueMap) -> TissueMap:
-    """Return the tissue maps as the voxels of the scan see them, through its point spread."""
-    operator = imaging_operator(tissues.grid, scan.grid, psf_of(scan, []))
-    prob = torch.stack([operator(p) for p in tissues.prob]).clamp(0, 1)
-    return TissueMap(prob / prob.sum(0).clamp_min(1), tissues.names, scan.grid)
 
 
 def _predicted(reference: Volume) -> BlochSpread | None:

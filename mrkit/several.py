@@ -21,7 +21,7 @@ from mrcore.segment import Segmenter
 from mrcore.solve import Solution
 from mrcore.volume import TissueMap, Volume
 from mrkit.devices import device_of
-from mrkit.fitting import CPU
+from mrkit.fitting import CPU, settings_for
 from mrkit.lattice import inner
 from mrkit.prepare import usable
 from mrkit.stacks import PreparedStacks, prepare_stacks, told
@@ -102,7 +102,7 @@ def superresolve_several(
     )
     notes = list(ready.notes)
     if settings is None:
-        settings = _settings_for(ready, prior, place, notes)
+        settings = settings_for(prior, lambda: chosen_weight_of(ready, place), notes)
     there = ready.to(place)
     done = fit(
         there.stacks,
@@ -125,15 +125,6 @@ def chosen_weight_of(ready: PreparedStacks, device: torch.device = CPU) -> Choic
     brain = Volume(ready.tissues.mask.float(), ready.lattice)
     masks = [on_scan(brain, Volume(stack.scan.data, stack.grid)).to(device) for stack in data.stacks]
     return choose_tv_weight_of(data.to(device), masks)
-
-
-def _settings_for(ready: PreparedStacks, prior: Prior | None, device: torch.device, notes: list[str]) -> FitSettings:
-    """Return settings with the weight of total variation that suits the scans; `notes` learn why."""
-    if prior is not None:
-        return FitSettings()  # a prior takes the place of total variation
-    choice = chosen_weight_of(ready, device)
-    notes.append(choice.message)
-    return replace(FitSettings(), tv_weight=choice.weight)
 
 
 def _result(scans: Sequence[Volume], ready: PreparedStacks, done: Fit, settings: FitSettings) -> SuperResolvedSeveral:

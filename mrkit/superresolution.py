@@ -24,7 +24,7 @@ from mrcore.volume import TissueMap, Volume
 from mrkit.comparison import Comparison, compare
 from mrkit.contrast_mapping import own_contrast
 from mrkit.devices import device_of
-from mrkit.fitting import CPU, FitPlan, fit_prepared, refit
+from mrkit.fitting import CPU, FitPlan, fit_prepared, refit, settings_for
 from mrkit.lattice import inner, lattice_for
 from mrkit.prepare import PreparedScan, prepare, psf_of, usable
 from mrkit.trust import KeepMember, Trust, kept_members, on_scan, trust
@@ -109,7 +109,8 @@ def superresolve(
     ready = plain if guess is None else warm_started(plain, guess)
     if preview:
         return _preview(scan, ready, notes)
-    plan = FitPlan(settings or _settings_for(ready, prior, place, notes), prior, likelihood, guess, place)
+    settings = settings or settings_for(prior, lambda: chosen_weight(ready, place), notes)
+    plan = FitPlan(settings, prior, likelihood, guess, place)
     fitted = fit_prepared(ready, seed, plan, free_of_bias=free_of_bias)
     if (bias := _bias_of(fitted)) is not None:
         # What follows, residuals, trust and comparison, knows the field.
@@ -140,15 +141,6 @@ def _preview(scan: Volume, ready: PreparedScan, notes: list[str]) -> SuperResolv
     said = [*notes, "preview: a Tikhonov image, without a fit"]
     ended = Solution(ready.start, True, 0, (), "preview: no fit")
     return _result(scan, ready, ready.start, ready.tissues.prob, ended, said)
-
-
-def _settings_for(ready: PreparedScan, prior: Prior | None, device: torch.device, notes: list[str]) -> FitSettings:
-    """Return settings with the weight of total variation that suits the scan; `notes` learn why."""
-    if prior is not None:
-        return FitSettings()  # a prior takes the place of total variation
-    choice = chosen_weight(ready, device)
-    notes.append(choice.message)
-    return replace(FitSettings(), tv_weight=choice.weight)
 
 
 def chosen_weight(ready: PreparedScan, device: torch.device = CPU) -> Choice:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inr.gradients import gradient_sd, smoothed
 from inr.heldout import Split, split
-from inr.null_space import hidden_excess, null_component, posterior_sd
+from inr.null_space import hidden_excess, null_component, posterior_samples, posterior_sd
 from inr.uncertainty import Ensemble, FitOnce, HeldOut, Whiteness, ensemble, whiteness
 from mrcore.errors import BadInputError
 from mrcore.noise import seeded
@@ -178,7 +178,8 @@ def _total_sd(ready: PreparedScan, image: Tensor, found: Ensemble, of_scan: Tens
     unseen = posterior_sd(ready.operator, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
     seen = split(ready.operator, scan.data, scan.grid.spacing_mm, fold=0, seed=seed)
     tested = seen.held_out & of_scan
-    expected = hidden_excess(ready.operator, seen, tested, noise_sd, spacing, N_SAMPLES, width, MAX_ITER)
+    samples = posterior_samples(seen.operator, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
+    expected = hidden_excess(samples, ready.operator, tested, noise_sd)
     scale = math.sqrt(max(1.0, found.held_out.excess / expected))
     # What all fits get wrong alike is in the second term; so their spread counts as it is.
     own = (1 + 1 / found.n_members) * found.spread.square()

@@ -96,8 +96,13 @@ def tissues_through(plan: ScanPlan, tissues: TissueMap) -> TissueMap:
 
     Ringing is clipped and sums above one are scaled back.
     """
-    prob = torch.stack([plan.operator(p) for p in tissues.prob.to(plan.operator.dtype)]).clamp_min(0)
-    return TissueMap(prob / prob.sum(0).clamp_min(1), tissues.names, plan.scan_grid)
+    return tissues_seen(plan.operator, tissues, plan.scan_grid)
+
+
+def tissues_seen(operator: LinearOp, tissues: TissueMap, scan_grid: Grid) -> TissueMap:
+    """Return the tissue maps as `tissues_through` does, by the operator of a scan on `scan_grid`."""
+    prob = torch.stack([operator(p) for p in tissues.prob.to(operator.dtype)]).clamp_min(0)
+    return TissueMap(prob / prob.sum(0).clamp_min(1), tissues.names, scan_grid)
 
 
 def slice_axis_of(grid: Grid) -> str:

@@ -7,7 +7,7 @@ import torch
 from operators import grid
 
 from inr.heldout import split
-from inr.null_space import hidden_excess, null_component, null_share, posterior_sd
+from inr.null_space import hidden_excess, null_component, null_share, posterior_samples, posterior_sd
 from mrcore.acquisition import gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
@@ -96,10 +96,11 @@ def test_variance_of_hidden_voxels_against_dense_algebra():
     precision = matrix[~tested].T @ matrix[~tested] / 0.1**2
     covariance = torch.linalg.inv(precision + dense_penalty(torch.full(LATTICE.shape, 0.2, dtype=F64)))
     exact = (matrix[tested] @ covariance @ matrix[tested].T).diagonal().mean().item() / 0.1**2
-    found = hidden_excess(operator, seen, seen.held_out, 0.1, LATTICE.spacing_mm, n_samples=200, gradient_sd=0.2)
+    samples = posterior_samples(seen.operator, 0.1, LATTICE.spacing_mm, 1, 200, gradient_sd=0.2)
+    found = hidden_excess(samples, operator, seen.held_out, 0.1)
     assert found == pytest.approx(exact, rel=0.15)
     with pytest.raises(BadInputError, match="no hidden voxel"):
-        hidden_excess(operator, seen, seen.held_out & False, 0.1, LATTICE.spacing_mm)
+        hidden_excess([], operator, seen.held_out & False, 0.1)
 
 
 @pytest.mark.parametrize("is_map", [False, True])

@@ -21,7 +21,7 @@ from mrcore.noise_estimate import NoiseEstimate
 from mrcore.register import RegisterSettings
 from mrcore.volume import TISSUES, TissueMap, Volume
 from mrkit.fitting import FitPlan, refit
-from mrkit.members import Members
+from mrkit.kept import Kept
 from mrkit.pictures import sections
 from mrkit.prepare import PreparedScan
 from mrkit.report import Report, build_report
@@ -133,17 +133,17 @@ def test_members_that_are_kept_are_not_fitted_again(tmp_path):
         calls.append(1)
         return torch.arange(24.0).reshape(2, 3, 4)
 
-    one = Members(tmp_path / ".kept", "these files and options")
-    first, again = one.kept("a", fit), one.kept("a", fit)
+    one = Kept(tmp_path / ".kept", "these files and options")
+    first, again = one.image("a", fit), one.image("a", fit)
     assert torch.equal(first, again)
     assert len(calls) == 1
-    one.kept("b", fit)
-    Members(tmp_path / ".kept", "other options").kept("a", fit)
+    one.image("b", fit)
+    Kept(tmp_path / ".kept", "other options").image("a", fit)
     assert len(calls) == 3
     next(iter(sorted((tmp_path / ".kept").iterdir()))).write_bytes(b"cut off")
     for name in ("a", "b"):
-        one.kept(name, fit)
-        Members(tmp_path / ".kept", "other options").kept("a", fit)
+        one.image(name, fit)
+        Kept(tmp_path / ".kept", "other options").image("a", fit)
     assert len(calls) == 4, "what is damaged is fitted again"
     one.remove()
     assert not (tmp_path / ".kept").exists()
