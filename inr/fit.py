@@ -19,7 +19,7 @@ from inr.field import FieldSettings
 from inr.loss import total_variation
 from inr.prior import Prior, Pull
 from inr.step import Descent
-from inr.tissues import Resegment, TissueTerm, tissue_term
+from inr.tissues import Resegment, TissueTerm, share_of_start, tissue_term
 from mrcore.errors import BadInputError
 from mrcore.grid import Grid
 from mrcore.linop import same_device
@@ -140,7 +140,8 @@ def fit(
     start = start * foreground
     pull = None if prior is None else prior.pull(data, start, foreground)
     start = start if pull is None else pull.start
-    term = tissue_term(tissues, brain, start[0], resegment)
+    share = share_of_start(data, start, foreground, math.prod(lattice.spacing_mm))
+    term = tissue_term(tissues, brain, start[0], resegment, share)
     problem = _Problem(lattice, start, foreground, brain, term.anchor)
     # Drawn on the CPU, so that every device begins with the same numbers.
     net = settings.field.build(lattice, len(start) + len(tissues.names), seeded(seed, "inr.fit:field")).to(start.device)
@@ -153,7 +154,10 @@ def fit(
         descent.look(now, at)
         if step in settings.refreshes:
             images = problem.images(descent.outputs).clamp_min(0)
-            data, term = data.refreshed(images), term.refreshed(images)
+            data, renewed = data.refreshed(images), term.refreshed(images)
+            if renewed is not term:
+                term = renewed
+                problem.follow(term.target, descent.outputs)
         if step == 0 or step in settings.refreshes:
             descent.aim(partial(problem.objective, data=data, term=term, pull=pull, settings=settings))
         history.append(descent.learn(step, now, at) / data.n_values)
@@ -194,7 +198,7 @@ class _Problem:
         self.foreground, self.brain = foreground, brain
         self.index = foreground.reshape(-1).nonzero()[:, 0]
         self.in_brain = brain.reshape(-1)[self.index].nonzero()[:, 0]
-        self.first_logits = anchor.clamp_min(0.02).log()
+        self.first_logits = _logits_of(anchor)
         extent = [foreground.any(dim=axes).reshape(-1).nonzero()[:, 0] for axes in ((1, 2), (0, 2), (0, 1))]
         # One voxel more on each side: the step into the empty background counts.
         self.box = tuple(slice(max(int(e[0]) - 1, 0), int(e[-1]) + 2) for e in extent)
@@ -205,6 +209,10 @@ class _Problem:
 
     def logits(self, outputs: Tensor) -> Tensor:
         return self.first_logits + outputs[len(self.start) :].index_select(1, self.in_brain)
+
+    def follow(self, target: Tensor, outputs: Tensor) -> None:
+        """Move the first logits so that with `outputs` they give `target` (T, n), whose detail a field learns late."""
+        self.first_logits = self.first_logits + _logits_of(target) - self.logits(outputs).detach()
 
     def maps(self, logits: Tensor) -> Tensor:
         """Return the probabilities of logits (T, n) on the lattice (T, X, Y, Z), 0 outside the brain."""
@@ -230,6 +238,10 @@ class _Problem:
             variation = total_variation(prob, self.lattice.spacing_mm, settings.tv_smoothing)
             loss = loss + settings.tissue_tv_weight * variation
         return loss + settings.tissue_weight * data.n_values * term.loss(logits)
+
+
+def _logits_of(prob: Tensor) -> Tensor:
+    return prob.clamp_min(0.02).log()
 
 
 def _result(problem: _Problem, net: Field, slabs: Slabs, history: list[float], data: Data) -> Fit:

@@ -230,17 +230,17 @@ def test_target_is_found_again_up_to_the_stated_part(case):
         seen.append(image.clone())
         return case.tissues.prob.flip(0)  # CSF and WM change places
 
-    settings = dataclasses.replace(QUICK, n_steps=24, refresh_at=0.25, tissue_weight=5.0)
+    settings = dataclasses.replace(QUICK, n_steps=24, refresh_at=0.25)
     done = run(case, settings, resegment=resegment)
     assert settings.refreshes == (3, 6)
     assert len(seen) == 2
     assert seen[0].shape == case.lattice.shape
     assert not torch.equal(seen[0], seen[1]), "the image as it was then"
     core = case.mask & (case.tissues.of("WM") > 0.99)
-    moved = done.prob[:, core].mean(1) - run(case, settings).prob[:, core].mean(1)
-    # The target moves three quarters of the way.
-    assert moved[0] > 0.02
-    assert moved[2] < -0.05
+    # Tissues are where the target is, however little of the detail the field could have learnt by then.
+    assert float(done.prob[0, core].mean()) > 0.85
+    assert float(done.prob[2, core].mean()) < 0.1
+    assert float(run(case, settings).prob[2, core].mean()) > 0.9
 
 
 CHANGES = {
