@@ -47,6 +47,17 @@ class Data(Protocol):
         """Return the data with all their tensors on `device`."""
 
 
+def noise_on_lattice(data: Data, foreground: Tensor) -> tuple[float, ...]:
+    """Return the noise sd that the scans leave in a voxel of the lattice, one a contrast, relative to WM = 1.
+
+    It is that of the mean of all that the scans tell about the voxel, were its neighbours known: 1 / sqrt of the
+    Hessian's row sums, averaged over the `foreground` (X, Y, Z, bool).
+    """
+    flat = foreground.float().expand(data.n_contrasts, *foreground.shape)
+    precision = data.normal(flat)[:, foreground].mean(1)
+    return tuple(float(p) ** -0.5 for p in precision.clamp_min(1e-12))
+
+
 @dataclass(frozen=True, eq=False)
 class OneScan:
     """One magnitude scan, its operator and its noise per real channel; intensities are relative to WM = 1.

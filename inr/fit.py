@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from inr.base import Field, FieldDesign, Slabs, part_of, slabs_of
 from inr.baselines import ended
-from inr.data import Data
+from inr.data import Data, noise_on_lattice
 from inr.field import FieldSettings
 from inr.loss import total_variation
 from inr.prior import Prior, Pull
@@ -140,7 +140,7 @@ def fit(
     start = start * foreground
     pull = None if prior is None else prior.pull(data, start, foreground)
     start = start if pull is None else pull.start
-    share = share_of_start(data, start, foreground, math.prod(lattice.spacing_mm))
+    share = share_of_start(noise_on_lattice(data, foreground)[0])
     term = tissue_term(tissues, brain, start[0], resegment, share)
     problem = _Problem(lattice, start, foreground, brain, term.anchor)
     # Drawn on the CPU, so that every device begins with the same numbers.

