@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -65,7 +66,7 @@ class SplittingSettings:
 
     def strength_at(self, noise_sd: float) -> float:
         """Return the strength for scans that leave `noise_sd` in a voxel of the lattice."""
-        return self.strength * min(1.0, self.quiet_sd / noise_sd) ** 0.5
+        return self.strength * math.sqrt(min(1.0, self.quiet_sd / noise_sd))
 
 
 @dataclass(frozen=True, eq=False)
