@@ -52,17 +52,16 @@ def plan(
 ) -> list[Job]:
     """Return the jobs, the most telling first.
 
-    At SNR 50 every method runs on every brain with the first seed. In each further condition, and with further seeds,
-    run the key methods on `key_names`; `everything` runs all methods on all brains there too.
+    At SNR 50 every method runs on every brain with the first seed. In each further condition, and at SNR 50 with each
+    further seed, run the key methods on `key_names`; `everything` runs all methods on all brains with all seeds there.
     """
     wanted = [where for name, where in CONDITIONS.items() if name in conditions]
     others = tuple(names) if everything else tuple(key_names)
     main = [Case(name, TARGET_SNR, seeds[0], NOMINAL) for name in names]
     further = [Case(n, snr, seeds[0], scan) for (snr, scan), n in itertools.product(wanted, others)]
+    repeated = [(TARGET_SNR, NOMINAL), *(wanted if everything else [])]
     repeats = [
-        Case(name, snr, seed, scan)
-        for seed in seeds[1:]
-        for (snr, scan), name in itertools.product(((TARGET_SNR, NOMINAL), *wanted), others)
+        Case(name, snr, seed, scan) for seed in seeds[1:] for (snr, scan), name in itertools.product(repeated, others)
     ]
     first = tuple(m for m in methods if m.key)
     second = tuple(m for m in methods if not m.key and m.name not in NETWORKS)

@@ -107,10 +107,14 @@ def test_plan_puts_every_method_on_every_brain_and_key_ones_on_further_condition
     assert low == [m for m in methods if m.key]
     assert {job.case.brain for job in jobs if job.case.wm_snr == 20} == {"b"}
     assert all(m.stacks for job in jobs for m in job.methods if job.case.scan == parts.scene.THREE)
+    repeats = {(job.case.brain, job.case.wm_snr, job.case.scan) for job in jobs if job.case.seed == 2}
+    assert repeats == {("b", 50, "nominal")}
     assert [job.case.brain for job in jobs[:3]] == ["a", "b", "c"]
     assert all(m.key for job in jobs[:3] for m in job.methods)
     everything = parts.plan.plan(methods, ["a", "b"], ["b"], [1], conditions, True)
     assert sum(len(job.methods) for job in everything if job.case.wm_snr == 20) == 2 * len(methods)
+    again = parts.plan.plan(methods, ["a"], ["a"], [1, 2], conditions, True)
+    assert {job.case.wm_snr for job in again if job.case.seed == 2} == {50, 20, 10}
 
 
 def _case(job, wm_snr, seed):
