@@ -72,8 +72,8 @@ class Fit:
     """A fitted subject on the lattice: `images` (C, X, Y, Z), `prob` (T, X, Y, Z), the `field`, how the fit ended.
 
     `solution.x` are the images; `solution.history` the objective per scan voxel at each step. `first` (C + T, n_points)
-    is what the field's outputs are added to on the `foreground` (X, Y, Z, bool): the start and the first logits;
-    tissues are bounded by `brain` (bool). `data` are those of the last step.
+    is what the field's outputs are added to on the `foreground` (X, Y, Z, bool): the start, and the logits of tissues;
+    these are bounded by `brain` (bool). `data` are those of the last step.
     """
 
     images: Tensor
@@ -121,8 +121,9 @@ def fit(
     The images are `start` (C, X, Y, Z; Tikhonov solutions) plus the field's first outputs in the `foreground` (bool),
     0 outside. Tissue logits are those of the initial segmentation `tissues` (on the lattice) plus the other outputs;
     its mask bounds the tissues of the result. `resegment` maps the first image to tissue probabilities (T, X, Y, Z), by
-    which the target follows it; without it the initial segmentation stays the target. `prior` improves the start and
-    pulls the images towards what it holds for likely, in place of total variation. Intensities are relative to WM = 1.
+    which the target follows it, and the logits with each new target; without it the initial segmentation stays the
+    target. `prior` improves the start and pulls the images towards what it holds for likely, in place of total
+    variation. Intensities are relative to WM = 1.
 
     The fit runs where `data`, `start`, `foreground` and `tissues` are. On a CPU the same seed gives the same bytes,
     and so it does on an NVIDIA GPU for the default field and scans along the lattice's axes; for hash grids and oblique
@@ -156,8 +157,8 @@ def fit(
             images = problem.images(descent.outputs).clamp_min(0)
             data, renewed = data.refreshed(images), term.refreshed(images)
             if renewed is not term:
-                term = renewed
-                problem.follow(term.target, descent.outputs)
+                problem.follow(renewed.target, descent.outputs)
+            term = renewed
         if step == 0 or step in settings.refreshes:
             descent.aim(partial(problem.objective, data=data, term=term, pull=pull, settings=settings))
         history.append(descent.learn(step, now, at) / data.n_values)
