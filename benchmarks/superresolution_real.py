@@ -73,7 +73,7 @@ def _brains(folder: Path, voxel_mm: float, pictures: Path) -> list[Row]:
 def _fitted(
     names: Sequence[str], scans: Sequence[Volume], how: str, voxel_mm: float
 ) -> tuple[list[Row], dict[str, Volume], Tensor]:
-    """Fit scans of one person, a part of them hidden; return a row a scan, the images and the brain (bool)."""
+    """Fit scans of one person, a part of them hidden; return a row a scan, images in its units and the brain (bool)."""
     hidden = [held_out(scan.grid.shape, FOLD) for scan in scans]
     seen = [
         Volume(filled(scan.data, h, scan.grid.spacing_mm), scan.grid, scan.meta)
@@ -100,7 +100,8 @@ def _fitted(
         moved = {"turn deg": pose.angle_deg, "shift mm": pose.distance_mm}
         rows.append({"table": REAL, "scan": name, "fit": how, "voxel mm": voxel_mm, **found, **moved})
     rows[0] = {**rows[0], "seconds": cost.seconds}
-    cut = [inner(Volume(image, ready.lattice), ready.output_grid) for image in done.images]
+    scaled = [image * scale for image, scale in zip(done.images, ready.scales, strict=True)]
+    cut = [inner(Volume(image, ready.lattice), ready.output_grid) for image in scaled]
     brain = inner(Volume(ready.tissues.mask.float(), ready.lattice), ready.output_grid).data > 0.5
     return rows, {name: cut[ready.contrasts.index(name)] for name in names}, brain
 
