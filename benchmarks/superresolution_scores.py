@@ -116,7 +116,7 @@ def value(row: Row, column: str) -> float:
 
 
 def means_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the means over brains and seeds, a row for each condition and method, with how many scans they are of."""
+    """Return the means over brains (each over its seeds), a row for each condition and method, and of how many scans."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row["table"] in (IMAGES, TISSUES):
@@ -126,8 +126,8 @@ def means_of(rows: Sequence[Row]) -> list[Row]:
         row: dict[str, object] = {"table": MEANS, "WM SNR": snr, "scan": scan, "method": method}
         row["scans"] = max(sum(m["table"] == table for m in members) for table in (IMAGES, TISSUES))
         for column in (*COLUMNS, "MSLC", RATIO, SPREAD, DICE):
-            figures = [value(m, column) for m in members if column in m]
-            row |= {column: sum(figures) / len(figures)} if figures else {}
+            figures = [(m["brain"], value(m, column)) for m in members if column in m]
+            row |= {column: mean_over_brains(figures)} if figures else {}
         out.append(row)
     return out
 
@@ -137,14 +137,24 @@ def difference(
 ) -> tuple[float | None, int]:
     """Return the mean of `method` minus `other` in a column over the scans of a condition that both have (None: none).
 
-    The second is of how many scans it is the mean.
+    The mean is that over brains. The second is of how many scans.
     """
     chosen = [r for r in rows if r["table"] == table and (r["WM SNR"], r["scan"]) == condition and column in r]
     by_scan: dict[tuple[object, object], dict[object, float]] = {}
     for row in chosen:
         by_scan.setdefault((row["brain"], row["seed"]), {})[row["method"]] = value(row, column)
-    found = [pair[method] - pair[other] for pair in by_scan.values() if method in pair and other in pair]
-    return (sum(found) / len(found) if found else None), len(found)
+    both = {scan: pair for scan, pair in by_scan.items() if method in pair and other in pair}
+    found = [(brain, pair[method] - pair[other]) for (brain, _), pair in both.items()]
+    return (mean_over_brains(found) if found else None), len(found)
+
+
+def mean_over_brains(figures: Sequence[tuple[object, float]]) -> float:
+    """Return the mean of figures (brain, value) over brains: one that was scanned more often counts no more."""
+    by_brain: dict[object, list[float]] = {}
+    for brain, figure in figures:
+        by_brain.setdefault(brain, []).append(figure)
+    means = [sum(own) / len(own) for own in by_brain.values()]
+    return sum(means) / len(means)
 
 
 def gains_of(rows: Sequence[Row], other: str) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from results import Row, target
 from superresolution_scene import NOMINAL, THREE
-from superresolution_scores import DICE, IMAGES, RATIO, SPREAD, TISSUES, difference, value
+from superresolution_scores import DICE, IMAGES, RATIO, SPREAD, TISSUES, difference, mean_over_brains, value
 from volumes import STRUCTURES
 from volumes import TABLE as VOLUMES
 
@@ -18,8 +18,8 @@ INSIDE, F1 = "PSNR dB inside", "F1@1 inside"
 def targets_of(rows: Sequence[Row], default: str, tv: str, hessian: str, priors: Sequence[str]) -> list[Row]:
     """Return all targets on image quality; `priors` are the methods with anatomical priors, of which the best counts.
 
-    Differences are means over the scans that both methods have; the name says how many. The best prior is chosen once,
-    by its PSNR inside at SNR 50.
+    Differences are means over the brains that both methods have; the name says of how many scans. The best prior is
+    chosen once, by its PSNR inside at SNR 50.
     """
     best = _best(rows, priors, hessian)
     return [
@@ -101,11 +101,11 @@ def _gain(
 
 def _mean(rows: Sequence[Row], table: str, column: str, method: str, condition: tuple[float, str]) -> float:
     chosen = [
-        value(row, column)
+        (row["brain"], value(row, column))
         for row in rows
         if row["table"] == table
         and row["method"] == method
         and (row["WM SNR"], row["scan"]) == condition
         and column in row
     ]
-    return sum(chosen) / len(chosen) if chosen else NAN
+    return mean_over_brains(chosen) if chosen else NAN

@@ -157,6 +157,10 @@ def test_difference_is_over_scans_that_both_methods_have(parts):
     assert parts.scores.difference(rows, "t", "x", "m", "n", (20.0, "nominal")) == (None, 0)
 
 
+def test_a_brain_that_was_scanned_more_often_counts_no_more(parts):
+    assert parts.scores.mean_over_brains([("a", 1.0), ("b", 5.0), ("a", 3.0)]) == 3.5
+
+
 @pytest.fixture(scope="module")
 def phantom(parts):
     return parts.scene.load("phantom", None, 4.0)
