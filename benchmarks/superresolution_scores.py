@@ -116,7 +116,7 @@ def value(row: Row, column: str) -> float:
 
 
 def means_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the means over brains (each over its seeds), a row for each condition and method, and of how many scans."""
+    """Return the means over brains (each over its seeds), a row a condition and method, and of how many scans."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row["table"] in (IMAGES, TISSUES):
