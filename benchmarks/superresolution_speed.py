@@ -62,7 +62,7 @@ def speed_targets(rows: Sequence[Row]) -> list[Row]:
         target(
             "seconds of HULFSynth's 15,000 steps over those of the default", PUBLISHED_STEPS * step / total, at_least=1
         ),
-        # No GPU is driven by the verb yet, so nothing was measured there.
+        # Fits run on a GPU, too, but none was at hand to time them.
         target("whole head, default, on an H200: seconds", nan, at_most=5),
     ]
 
