@@ -2,8 +2,9 @@
 
 Every T1w brain is scanned by the preset hyperfine-t1w (1.6 x 1.6 x 5 mm), once or in three orthogonal stacks. Every
 method starts from the same prepared scan, knows the noise from that scan only, and has settings that were chosen
-without these brains, but for the denoiser's: its rounds were set on two of them (openms_p26, stroke). In the variant "perturbed" simulation and fit share neither PSF, pose and lattice nor contrast
-(see `brains.scan_unlike_the_model` and `superresolution_scene.GREY_FACTOR`).
+without these brains, but for the denoiser's: its rounds were set on two of them (openms_p26, stroke). In the variant
+"perturbed" simulation and fit share neither PSF, pose and lattice nor contrast (see `brains.scan_unlike_the_model` and
+`superresolution_scene.GREY_FACTOR`).
 
 A run goes on where an earlier one ended: each method on each scan is kept under a digest of all that decides it, so
 that a new method or case recomputes nothing else. `--minutes` bounds the run; what it did not reach is listed, and
