@@ -1,10 +1,10 @@
 """Run one benchmark: `python benchmarks/run.py NAME [options]` writes benchmarks/results/NAME.json and NAME.md.
 
-A benchmark is a module of this folder with
+A benchmark is a folder beside this file, whose `benchmark.py` has
 
     VERSION_OF: tuple[str, ...]                          sources (paths from the project's root) that decide its figures
     add_options(parser) -> None                          its own options
-    run(options, store) -> tuple[rows, targets, seed]    the work; `store` (see `store.py`) keeps what is finished
+    run(options, store) -> tuple[rows, targets, seed]    the work; `store` (common/store.py) keeps what is finished
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from results import FOLDER, write_results
-from store import Store, code_version
+from common.results import FOLDER, write_results
+from common.store import Store, code_version
 
 BENCHMARKS: Mapping[str, str] = MappingProxyType(
     {
@@ -28,7 +28,7 @@ BENCHMARKS: Mapping[str, str] = MappingProxyType(
         "segmentation": "tissue segmentation against labels and other programs",
     }
 )
-"""Names, which are also those of the modules, and what each shows."""
+"""Names, which are also those of the folders, and what each shows."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in BENCHMARKS:
         parser.error(f"no benchmark '{arguments[0]}'; there are {', '.join(BENCHMARKS)}")
     # Only what is asked for is imported: help and errors come at once.
-    module = importlib.import_module(arguments[0])
+    module = importlib.import_module(f"{arguments[0]}.benchmark")
     module.add_options(parser)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     store = Store(options.out / "work", code_version(module.VERSION_OF), fresh=options.fresh)
-    from mrcore.errors import MrkitError  # brings nothing heavy that the module has not brought
+    from mrcore.errors import MrkitError
 
     try:
         rows, targets, seed = module.run(options, store)

@@ -19,22 +19,30 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from mrcore.data.grid import cropped
+from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import MissingExtraError
-from mrcore.grid import cropped
 from mrcore.phantom import digital_head, head_grid
-from mrcore.volume import TissueMap, Volume
-from mrkit.pictures import BACKGROUND, Section, Window, intensity_picture, mosaic_picture, sections, signed_picture
-from mrkit.template import load_template
-from ulfsim.artefact_draws import MILD, draw_artefacts
-from ulfsim.artefact_encoding import Encoding
-from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias, peak_to_peak_ppm
-from ulfsim.artefact_interference import Spike, Spikes, Zipper
-from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
-from ulfsim.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, from_json, interference, to_json
+from mrkit.anatomy.template import load_template
+from mrkit.report.pictures import (
+    BACKGROUND,
+    Section,
+    Window,
+    intensity_picture,
+    mosaic_picture,
+    sections,
+    signed_picture,
+)
+from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, from_json, interference, to_json
+from ulfsim.artefacts.draws import MILD, draw_artefacts
+from ulfsim.artefacts.encoding import Encoding
+from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias, peak_to_peak_ppm
+from ulfsim.artefacts.interference import Spike, Spikes, Zipper
+from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
 from ulfsim.plan import plan_scan, with_margin
-from ulfsim.presets import PRESETS
-from ulfsim.simulate import calibrated_simulation, simulate
-from ulfsim.source import source_of
+from ulfsim.protocols.presets import PRESETS
+from ulfsim.simulation import calibrated_simulation, simulate
+from ulfsim.source.source import source_of
 
 torch.set_num_threads(1)
 started = time.perf_counter()

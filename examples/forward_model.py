@@ -11,11 +11,12 @@ import time
 import numpy as np
 import torch
 
-from mrcore.acquisition import gaussian_psf
+from mrcore.data.acquisition import gaussian_psf
+from mrcore.data.grid import Grid, grid_about, to_world
 from mrcore.forward import covering_grid, imaging_operator, predict
-from mrcore.grid import Grid, grid_about, to_world
-from mrcore.noise import add_noise, seeded
-from mrcore.solve import conjugate_gradient
+from mrcore.noise import add_noise
+from mrcore.random import seeded
+from mrcore.solvers import conjugate_gradient
 
 torch.set_num_threads(2)
 started = time.perf_counter()

@@ -12,18 +12,19 @@ import time
 import numpy as np
 import torch
 
-from mrcore.acquisition import Acquisition, Sequence, gaussian_psf
-from mrcore.grid import to_world
-from mrcore.noise import complex_noise, seeded
-from mrcore.ops import FourierOp
+from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.grid import to_world
+from mrcore.data.volume import Volume
+from mrcore.noise import complex_noise
+from mrcore.operators.fourier import FourierOp
 from mrcore.phantom import digital_head, head_grid
-from mrcore.volume import Volume
-from ulfsim.edge_spread import edge_spread
-from ulfsim.measure import measure, pairs, tissue_cores
+from mrcore.random import seeded
+from ulfsim.measurement.contrast import measure, pairs, tissue_cores
+from ulfsim.measurement.edge_spread import edge_spread
+from ulfsim.measurement.spectrum import noise_spectrum
 from ulfsim.plan import plan_scan, tissues_through
-from ulfsim.simulate import k_space, redrawn, simulate
-from ulfsim.source import source_of
-from ulfsim.spectrum import noise_spectrum
+from ulfsim.simulation import k_space, redrawn, simulate
+from ulfsim.source.source import source_of
 
 torch.set_num_threads(1)
 started = time.perf_counter()

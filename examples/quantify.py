@@ -11,16 +11,16 @@ import time
 import numpy as np
 import torch
 
-from mrcore.grid import Grid, cropped
-from mrcore.mrf_sequence import MrfSequence
+from mrcore.data.grid import Grid, cropped
 from mrcore.phantom import digital_head
+from mrcore.signals.mrf_sequence import MrfSequence
 from mrkit import quantify
-from mrkit.quantification import QuantifySettings, weighted_volume
-from mrkit.quantify_methods import least_squares
-from recon.coil_loops import loop_coil_maps
+from mrkit.quantification.methods import least_squares
+from mrkit.quantification.quantify import QuantifySettings, weighted_volume
+from recon.coils.loops import loop_coil_maps
 from recon.contrasts import Contrast
 from recon.simulation import simulate_raw
-from recon.trajectory_builders import spiral
+from recon.trajectories.builders import spiral
 
 torch.set_num_threads(1)
 started = time.perf_counter()

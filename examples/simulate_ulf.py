@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrcore.grid import to_world
-from mrcore.io import load_volume, save_volume
+from mrcore.data.grid import to_world
+from mrcore.data.volume import Volume
+from mrcore.io.volumes import load_volume, save_volume
 from mrcore.phantom import digital_head, head_grid
-from mrcore.volume import Volume
 from mrkit import simulate_ulf
-from ulfsim.measure import measure
+from ulfsim.measurement.contrast import measure
 from ulfsim.plan import plan_scan, tissues_through
 
 torch.set_num_threads(1)

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from mrcore.phantom import digital_head, head_grid
 from ulfsim.dataset import SimulatedPairs
-from ulfsim.sample import SWOOP_LIKE, draw
-from ulfsim.source import source_of
+from ulfsim.protocols.ranges import SWOOP_LIKE, draw
+from ulfsim.source.source import source_of
 
 torch.set_num_threads(1)
 started = time.perf_counter()

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inr.baselines import ended
-from inr.gabor_mlp import TwoMapGaborLayer
-from inr.mlp import MlpField, plain_init
-from inr.render import FittedField, render
+from inr.fields.gabor_mlp import TwoMapGaborLayer
+from inr.fields.mlp import MlpField, plain_init
+from inr.rendering import FittedField, render
+from inr.voxels import ended
+from mrcore.data.grid import Grid, Triple, to_voxel, to_world
+from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid, Triple, to_voxel, to_world
-from mrcore.noise import seeded
-from mrcore.solve import Solution
-from mrcore.volume import TissueMap, Volume, require_same_grid
+from mrcore.random import seeded
+from mrcore.solvers import Solution
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrcore.acquisition import AxisPsf, Psf
+from mrcore.data.acquisition import AxisPsf, Psf
+from mrcore.data.grid import Affine, Grid, Shape3, Triple, directions, grid_about, to_voxel, to_world
 from mrcore.errors import BadInputError
-from mrcore.grid import Affine, Grid, Shape3, Triple, directions, grid_about, to_voxel, to_world
-from mrcore.linop import LinearOp
-from mrcore.ops import CPU, PermuteOp, SeparableOp
-from mrcore.resample import ResampleOp, resample_within
+from mrcore.operators.indexing import PermuteOp
+from mrcore.operators.linop import CPU, LinearOp
+from mrcore.operators.separable import SeparableOp
+from mrcore.spatial.resampling import ResampleOp, resample_within
 
 _OBLIQUE_VOXELS = 0.01
 """Drift off an object axis, over the whole scan, below which axes are shared: well above rounding in headers."""

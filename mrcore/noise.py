@@ -7,7 +7,6 @@ squares of n channels is non-central chi: E[M^2] = A^2 + 2 n sd^2 (Constantinide
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import numpy as np
@@ -16,15 +15,9 @@ from scipy.linalg import circulant
 from scipy.special import gammaln, hyp1f1
 from torch import Tensor
 
+from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
-from mrcore.grid import Triple
-from mrcore.linop import Shape, real_dtype
-
-
-def seeded(seed: int, key: str) -> torch.Generator:
-    """Return a CPU generator for `seed` and a stable text `key` (sha256, so the same in every process)."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+from mrcore.operators.linop import Shape, real_dtype
 
 
 def complex_noise(

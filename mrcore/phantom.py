@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrcore.acquisition import Sequence
+from mrcore.data.acquisition import Sequence
+from mrcore.data.grid import Grid, directions, to_world
+from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid, directions, to_world
-from mrcore.noise import seeded
-from mrcore.signal import sequence_signal, signal_of
-from mrcore.tissue import TISSUE_TABLE, Tissue, relaxation
-from mrcore.volume import TISSUES, TissueMap, Volume
+from mrcore.random import seeded
+from mrcore.signals.steady_state import sequence_signal, signal_of
+from mrcore.signals.tissue import TISSUE_TABLE, Tissue, relaxation
 
 SPGR_T1W = Sequence("T1w", tr_s=0.008, te_s=0.003, flip_deg=30.0)
 """Spoiled gradient echo whose WM : GM : CSF is about 1 : 0.78 : 0.31 at 3 T."""

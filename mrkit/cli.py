@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mrcore.errors import MrkitError
-from mrkit import (
-    commands_demo,
-    commands_fidelity,
-    commands_info,
-    commands_measure,
-    commands_quantify,
-    commands_render,
-    commands_simulate,
-    commands_superresolve,
-    commands_train_denoiser,
-    commands_transfer,
-)
+from mrkit.demo import command as commands_demo
+from mrkit.fidelity import command as commands_fidelity
+from mrkit.info import command as commands_info
+from mrkit.measurement import command as commands_measure
+from mrkit.quantification import command as commands_quantify
+from mrkit.rendering import command as commands_render
+from mrkit.simulation import command as commands_simulate
+from mrkit.superresolution import command as commands_superresolve
+from mrkit.training import command as commands_train_denoiser
+from mrkit.transfer import command as commands_transfer
 
 EXIT_OK, EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -58,7 +56,7 @@ class _Version(argparse.Action):
     """Print the version; it is looked up only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from mrcore.sidecar import software_version
+        from mrcore.io.sidecar import software_version
 
         sys.stdout.write(f"mrkit {software_version()}\n")
         parser.exit()

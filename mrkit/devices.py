@@ -27,3 +27,9 @@ def _present() -> str:
     """Return the devices that this machine has, for an error."""
     names = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     return ", ".join([*names, "mps"] if torch.backends.mps.is_available() else names)
+
+
+def use_threads(n_threads: int | None) -> None:
+    """Limit torch to `n_threads` CPU threads; None leaves its own choice."""
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)

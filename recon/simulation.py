@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.grid import Grid, Triple
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid, Triple
-from mrcore.mrf_sequence import MrfSequence
-from mrcore.noise import complex_noise, seeded
-from mrcore.nufft import NufftOp
-from recon.dictionary import SignalModel, fisp_model
+from mrcore.noise import complex_noise
+from mrcore.operators.nufft import NufftOp
+from mrcore.random import seeded
+from mrcore.signals.mrf_sequence import MrfSequence
+from recon.dictionary.dictionary import SignalModel, fisp_model
 from recon.rawdata import RawData
-from recon.trajectory import Trajectory
+from recon.trajectories.trajectory import Trajectory
 
 _EXACT = 1e-6  # of the norm of a signal: what leaving out orders of the phase graph may change
 _BLOCK_VOXELS = 100_000  # whose signals are held at once

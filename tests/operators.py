@@ -9,20 +9,22 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mrcore.acquisition import DELTA_PSF, Acquisition, AxisPsf, Sequence, gaussian_psf
+from mrcore.data.acquisition import DELTA_PSF, Acquisition, AxisPsf, Sequence, gaussian_psf
+from mrcore.data.grid import Grid, to_world
 from mrcore.forward import imaging_operator
-from mrcore.grid import Grid, to_world
-from mrcore.linop import LinearOp
-from mrcore.nufft import NufftOp
-from mrcore.ops import CoilOp, CropOp, DiagonalOp, FourierOp, PermuteOp, SeparableOp
-from mrcore.ops_embed import ComplexOp
-from mrcore.ops_warp import WarpAxisOp
-from mrcore.resample import ResampleOp, resample_within
-from recon.subspace_ops import FusedNormalOp, PickOp, SubspaceOp
-from recon.toeplitz import KernelNormalOp, cartesian_normal, toeplitz_normal
-from ulfsim.artefact_fields import B0Distortion, ConcomitantWarp, ReceiveBias
-from ulfsim.artefact_kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
-from ulfsim.artefacts import Artefacts, disturbed_operator
+from mrcore.operators.fourier import FourierOp
+from mrcore.operators.indexing import CropOp, PermuteOp
+from mrcore.operators.linop import LinearOp
+from mrcore.operators.nufft import NufftOp
+from mrcore.operators.pointwise import CoilOp, ComplexOp, DiagonalOp
+from mrcore.operators.separable import SeparableOp
+from mrcore.operators.warp import WarpAxisOp
+from mrcore.spatial.resampling import ResampleOp, resample_within
+from recon.encoding.operators import FusedNormalOp, PickOp, SubspaceOp
+from recon.encoding.toeplitz import KernelNormalOp, cartesian_normal, toeplitz_normal
+from ulfsim.artefacts.artefacts import Artefacts, disturbed_operator
+from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias
+from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
 from ulfsim.plan import plan_scan
 
 F64, C128 = torch.float64, torch.complex128

@@ -19,20 +19,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrcore.acquisition import to_json as acquisition_to_json
+from mrcore.data.acquisition import to_json as acquisition_to_json
+from mrcore.data.grid import Grid, Shape3, cropped
+from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid, Shape3, cropped
-from mrcore.io import load_tissues, load_volume
-from mrcore.noise import seeded
-from mrcore.resample import ResampleOp
-from mrcore.volume import TissueMap, Volume
-from ulfsim.artefacts import to_json as artefacts_to_json
-from ulfsim.calibrate import calibrate
+from mrcore.io.tissues import load_tissues
+from mrcore.io.volumes import load_volume
+from mrcore.random import seeded
+from mrcore.spatial.resampling import ResampleOp
+from ulfsim.artefacts.artefacts import to_json as artefacts_to_json
+from ulfsim.calibration.gains import calibrate
 from ulfsim.plan import plan_scan
-from ulfsim.sample import AcquisitionRange, artefacts_of, draw
-from ulfsim.simulate import Simulation, simulate
-from ulfsim.source import Source, source_of
-from ulfsim.synthetic import suited
+from ulfsim.protocols.ranges import AcquisitionRange, artefacts_of, draw
+from ulfsim.simulation import Simulation, simulate
+from ulfsim.source.source import Source, source_of
+from ulfsim.source.synthetic import suited
 
 
 class Pair(NamedTuple):

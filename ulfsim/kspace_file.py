@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrcore.atomic import atomic_write, refuse_existing
+from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError, GridMismatchError
-from mrcore.grid import Grid
-from mrcore.sidecar import read_sidecar, sidecar_path, write_sidecar
-from ulfsim.simulate import Simulation, k_space
+from mrcore.io.atomic import atomic_write, refuse_existing
+from mrcore.io.sidecar import read_sidecar, sidecar_path, write_sidecar
+from ulfsim.simulation import Simulation, k_space
 
 _SUFFIX = ".npz"
 

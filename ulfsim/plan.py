@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from mrcore.acquisition import Acquisition
+from mrcore.data.acquisition import Acquisition
+from mrcore.data.grid import Affine, Grid, Shape3, Triple, cropped, directions, grid_about, to_world, with_spacing
+from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import grid_centred, imaging_operator
-from mrcore.grid import Affine, Grid, Shape3, Triple, cropped, directions, grid_about, to_world, with_spacing
-from mrcore.linop import LinearOp
-from mrcore.volume import TissueMap, Volume
+from mrcore.operators.linop import LinearOp
 
 _WORLD = ("R", "A", "S")
 

@@ -19,18 +19,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
-from mrcore.volume import TissueMap, Volume, require_same_grid
-from ulfsim.artefacts import NO_ARTEFACTS, Artefacts
-from ulfsim.bounded import solve_bounded
-from ulfsim.calibrate import Calibration, concluded, named, table
-from ulfsim.gauge import Problem, check_determined, contrast_warnings, differences, on_bound, sensitivity
-from ulfsim.measure import measure, pairs, tissue_cores
+from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts
+from ulfsim.calibration.bounded import solve_bounded
+from ulfsim.calibration.gains import Calibration, concluded, named, table
+from ulfsim.calibration.gauge import Problem, check_determined, contrast_warnings, differences, on_bound, sensitivity
+from ulfsim.measurement.contrast import measure, pairs, tissue_cores
 from ulfsim.plan import ScanPlan, plan_scan, tissues_through
-from ulfsim.presets import Preset
-from ulfsim.simulate import Simulation, simulate
-from ulfsim.source import Source, truth_of
+from ulfsim.protocols.presets import Preset
+from ulfsim.simulation import Simulation, simulate
+from ulfsim.source.source import Source, truth_of
 
 Array = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 `ulfsim.transfer_fit` estimates it from pairs of scans; here it is applied, saved and loaded. H is real, even and
 linear between nodes over |k| along the world axes, so it fits grids of any size, spacing and axis order. One linear
-filter cannot change the contrast between tissues; `ulfsim.simulate` can.
+filter cannot change the contrast between tissues; `ulfsim.simulation` can.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrcore.acquisition import AxisPsf
-from mrcore.atomic import atomic_write
+from mrcore.data.acquisition import AxisPsf
+from mrcore.data.grid import Grid, Triple
+from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
-from mrcore.grid import Grid, Triple
-from mrcore.linop import LinearOp
-from mrcore.noise import seeded
-from mrcore.ops import CPU, DiagonalOp, FourierOp, SeparableOp
-from mrcore.volume import Volume
+from mrcore.io.atomic import atomic_write
+from mrcore.operators.fourier import FourierOp
+from mrcore.operators.linop import CPU, LinearOp
+from mrcore.operators.pointwise import DiagonalOp
+from mrcore.operators.separable import SeparableOp
+from mrcore.random import seeded
 
 Array = NDArray[np.float64]
 _FORMAT = "mrkit transfer function 1"

@@ -20,11 +20,11 @@ from scipy import sparse
 from scipy.sparse.linalg import cg
 from torch import Tensor
 
+from mrcore.data.grid import Shape3, Triple
+from mrcore.data.volume import Volume, require_same_grid
 from mrcore.errors import BadInputError
-from mrcore.grid import Shape3, Triple
 from mrcore.noise_estimate import background_noise
-from mrcore.ops import FourierOp
-from mrcore.volume import Volume, require_same_grid
+from mrcore.operators.fourier import FourierOp
 from ulfsim.transfer import TransferFunction, hat_matrices, level_of, transfer_operator, world_axes
 
 Array = NDArray[np.float64]

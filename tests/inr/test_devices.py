@@ -11,26 +11,27 @@ import torch
 from elsewhere import ELSEWHERE, Elsewhere
 from operators import grid
 
-from inr.alignment import AlignmentSettings, Pose, posed
-from inr.baselines import cubic, tikhonov
-from inr.data import OneScan, with_bias
-from inr.field import FieldSettings
-from inr.fit import FitSettings, fit
-from inr.gradients import gradient_sd
-from inr.hashgrid import HashGrid
-from inr.prior import PlugAndPlay, SplittingSettings
-from inr.render import fitted_field, render
-from inr.siren import Siren
-from inr.stacks import Stack, Stacks, aligned, tikhonov_of
-from inr.step import repeated
-from inr.tissues import support
-from mrcore.acquisition import gaussian_psf
+from inr.fields.hashgrid import HashGrid
+from inr.fields.multilevel import FieldSettings
+from inr.fields.precision import exact_products, quick_products
+from inr.fields.siren import Siren
+from inr.fitting.descent import repeated
+from inr.fitting.fit import FitSettings, fit
+from inr.fitting.prior import PlugAndPlay, SplittingSettings
+from inr.fitting.tissues import support
+from inr.rendering import fitted_field, render
+from inr.scans.alignment import AlignmentSettings, Pose, posed
+from inr.scans.single import OneScan, with_bias
+from inr.scans.stacks import Stack, Stacks, aligned, tikhonov_of
+from inr.trust.gradients import gradient_sd
+from inr.voxels import cubic, tikhonov
+from mrcore.data.acquisition import gaussian_psf
+from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator, predict
-from mrcore.noise import add_noise, seeded
+from mrcore.noise import add_noise
 from mrcore.phantom import digital_head, head_grid
-from mrcore.precision import exact_products, quick_products
-from mrcore.volume import Volume
+from mrcore.random import seeded
 
 SD = 0.025
 SPACING, COARSE = (7.0, 7.0, 12.0), (12.0, 12.0, 19.0)
@@ -72,7 +73,7 @@ def three(small_head):
 @pytest.fixture(autouse=True)
 def without_tf32(monkeypatch):
     """Results of a network whose products are rounded to tf32 may differ by more than is asked here."""
-    monkeypatch.setattr("inr.base.quick_products", exact_products)
+    monkeypatch.setattr("inr.fields.base.quick_products", exact_products)
 
 
 def there(place):

@@ -7,9 +7,9 @@ import torch
 from operators import grid
 
 from inr.hulfsynth import HulfSynthField, HulfSynthSettings, _loss, _nearest, fit_hulfsynth
+from mrcore.data.grid import to_world
+from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError, GridMismatchError
-from mrcore.grid import to_world
-from mrcore.volume import TISSUES, TissueMap, Volume
 
 SCAN = grid((12, 12, 6), (2.0, 2.0, 4.0), (3, 4, 5), (10, 5, 0))
 LATTICE = grid((12, 12, 12), (2.0, 2.0, 2.0), (3, 4, 5), (10, 5, 0))

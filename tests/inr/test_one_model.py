@@ -4,14 +4,14 @@ import pytest
 import torch
 from operators import grid
 
-from inr.loss import data_term
-from mrcore.acquisition import Acquisition, AxisPsf, Sequence
+from inr.losses import data_term
+from mrcore.data.acquisition import Acquisition, AxisPsf, Sequence
 from mrcore.forward import imaging_operator, predict
 from mrcore.phantom import digital_head, head_grid
-from mrkit.prepare import prepare
+from mrkit.superresolution.prepare import prepare
 from ulfsim.plan import plan_scan, tissues_through
-from ulfsim.simulate import simulate
-from ulfsim.source import source_of
+from ulfsim.simulation import simulate
+from ulfsim.source.source import source_of
 
 GAINS = {"CSF": 0.9, "GM": 1.0, "WM": 1.0}
 ODD = grid((39, 41, 37), (4.5, 4.0, 4.0), (3, -5, 8), (10, -15, 20))

@@ -7,11 +7,14 @@ import pytest
 import torch
 from operators import blob, centroid_mm, grid, numbers, positions_mm, rotation
 
-from mrcore.acquisition import DELTA_PSF, AxisPsf, fse_decay, gaussian_psf
+from mrcore.data.acquisition import DELTA_PSF, AxisPsf, fse_decay, gaussian_psf
+from mrcore.data.grid import Grid, directions, grid_about, to_world
 from mrcore.errors import BadInputError
 from mrcore.forward import axis_matrix, covering_grid, imaging_operator, predict, transfer_function
-from mrcore.grid import Grid, directions, grid_about, to_world
-from mrcore.ops import CropOp, DiagonalOp, FourierOp, PermuteOp, SeparableOp
+from mrcore.operators.fourier import FourierOp
+from mrcore.operators.indexing import CropOp, PermuteOp
+from mrcore.operators.pointwise import DiagonalOp
+from mrcore.operators.separable import SeparableOp
 
 F64, C128 = torch.float64, torch.complex128
 OBJECT = grid((48, 51, 60), (1.0, 1.0, 1.0), (1, -2, 3))

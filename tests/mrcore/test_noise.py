@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 
 from mrcore.errors import BadInputError
-from mrcore.noise import add_noise, chi_moments, complex_noise, residual_z, rician_nll, root_sum_of_squares, seeded
+from mrcore.noise import add_noise, chi_moments, complex_noise, residual_z, rician_nll, root_sum_of_squares
+from mrcore.random import seeded
 
 
 def test_background_is_rayleigh():
@@ -140,7 +141,7 @@ def test_residuals_of_a_right_prediction_have_unit_sd_at_any_snr():
 
 def test_same_seed_in_two_processes_same_bytes():
     code = (
-        "import hashlib, torch; from mrcore.noise import add_noise, seeded; "
+        "import hashlib, torch; from mrcore.noise import add_noise; from mrcore.random import seeded; "
         "print(hashlib.sha256(add_noise(torch.ones(1000), 0.3, seeded(7, 'sub-01')).numpy().tobytes()).hexdigest())"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

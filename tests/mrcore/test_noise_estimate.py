@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from mrcore.errors import BadInputError
-from mrcore.noise import add_noise, seeded
+from mrcore.noise import add_noise
 from mrcore.noise_estimate import BACKGROUND, RESIDUAL, background_noise, estimate_noise, residual_noise
 from mrcore.phantom import digital_head, head_grid
+from mrcore.random import seeded
 
 SD = 0.02
 

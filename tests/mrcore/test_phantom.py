@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from mrcore.data.grid import Grid, to_world
+from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid, to_world
 from mrcore.phantom import digital_head, head_grid
-from mrcore.tissue import relaxation
-from mrcore.volume import TISSUES
+from mrcore.signals.tissue import relaxation
 
 
 @pytest.fixture(scope="module")

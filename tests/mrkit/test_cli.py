@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mrkit.cli import main
-from mrkit.commands_simulate import PRESET_NAMES
-from ulfsim.presets import PRESETS
+from mrkit.simulation.command import PRESET_NAMES
+from ulfsim.protocols.presets import PRESETS
 
 HF = np.diag([2.0, 2.0, 2.0, 1.0])
 ULF = np.diag([4.0, 4.0, 8.0, 1.0])
@@ -284,7 +284,7 @@ def test_ctrl_c_ends_quietly(tmp_path, monkeypatch, call):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mrkit.commands_info.run", interrupted)
+    monkeypatch.setattr("mrkit.info.command.run", interrupted)
     result = call("info", tmp_path / "a.nii")
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "mrkit: interrupted\n")
 
@@ -293,7 +293,7 @@ def test_error_of_our_own_is_one_line_with_another_code(tmp_path, monkeypatch, c
     def broken(_):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("mrkit.commands_info.run", broken)
+    monkeypatch.setattr("mrkit.info.command.run", broken)
     result = call("info", tmp_path / "a.nii")
     assert result.returncode == 1
     assert result.stderr.startswith("mrkit: internal error: RuntimeError: two lines; run with --verbose")

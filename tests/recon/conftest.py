@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.grid import Grid
-from mrcore.mrf_sequence import MrfSequence
-from mrcore.noise import complex_noise, seeded
-from mrcore.ops import FourierOp
-from recon.dictionary import Dictionary, build_dictionary, compress_dictionary, fisp_model, log_grid
-from recon.encoding import Encoding, subspace_encoding
-from recon.subspace import subspace_of
-from recon.trajectory_builders import cartesian
+from mrcore.data.grid import Grid
+from mrcore.noise import complex_noise
+from mrcore.operators.fourier import FourierOp
+from mrcore.random import seeded
+from mrcore.signals.mrf_sequence import MrfSequence
+from recon.dictionary.dictionary import Dictionary, build_dictionary, compress_dictionary, fisp_model, log_grid
+from recon.encoding.encoding import Encoding, subspace_encoding
+from recon.encoding.subspace import subspace_of
+from recon.trajectories.builders import cartesian
 
 N_FRAMES, N, N_COILS = 120, 24, 4
 

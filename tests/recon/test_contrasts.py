@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mrcore.errors import BadInputError
-from mrcore.signal import inversion_recovery, spin_echo
+from mrcore.signals.steady_state import inversion_recovery, spin_echo
 from recon.contrasts import (
     DEFAULT_CONTRASTS,
     FLAIR,
@@ -15,7 +15,7 @@ from recon.contrasts import (
     weighted_image,
     weighted_signals,
 )
-from recon.dictionary import log_grid
+from recon.dictionary.dictionary import log_grid
 
 T1, T2 = torch.tensor([0.25, 0.85, 1.4, 4.2], dtype=torch.float64), torch.tensor([0.02, 0.05, 0.09, 1.9]).double()
 TISSUES = torch.tensor([[0.85, 1.4, 4.0], [0.055, 0.085, 1.5]], dtype=torch.float64)

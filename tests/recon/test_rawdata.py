@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid
-from mrcore.mrf_sequence import MrfSequence
-from recon.rawdata import RawData, read_npz, write_npz
-from recon.trajectory import Trajectory
+from mrcore.signals.mrf_sequence import MrfSequence
+from recon.files.npz import read_npz, write_npz
+from recon.rawdata import RawData
+from recon.trajectories.trajectory import Trajectory
 
 GRID = Grid((8, 6, 1), np.array([[0, 3, 0, 4], [2, 0, 0, 5], [0, 0, 5, 6], [0, 0, 0, 1.0]]))
 SEQUENCE = MrfSequence(

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.epg import fisp_signals
+from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
-from mrcore.grid import Grid
-from mrcore.mrf_sequence import MrfSequence
+from mrcore.signals.epg import fisp_signals
+from mrcore.signals.mrf_sequence import MrfSequence
 from recon.simulation import Jitter, jittered, simulate_raw
-from recon.trajectory import Trajectory
+from recon.trajectories.trajectory import Trajectory
 
 GRID = Grid((8, 6, 1), np.diag([2.0, 3.0, 5.0, 1.0]))
 SEQUENCE = MrfSequence(torch.tensor([40.0, 20.0, 60.0]), torch.tensor(0.012), torch.tensor(0.002), ti_s=0.02)

@@ -13,17 +13,18 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mrcore.acquisition import from_json
+from mrcore.data.acquisition import from_json
+from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator, predict
-from mrcore.grid import Grid
-from mrcore.io import save_tissues, save_volume
+from mrcore.io.tissues import save_tissues
+from mrcore.io.volumes import save_volume
 from mrcore.phantom import digital_head, head_grid
-from ulfsim.artefact_draws import MILD
+from ulfsim.artefacts.draws import MILD
 from ulfsim.dataset import Pair, SimulatedPairs, SourceFiles, simulated_pairs
-from ulfsim.presets import PRESETS
-from ulfsim.sample import SWOOP_LIKE
-from ulfsim.source import source_of
+from ulfsim.protocols.presets import PRESETS
+from ulfsim.protocols.ranges import SWOOP_LIKE
+from ulfsim.source.source import source_of
 
 RANGES = dataclasses.replace(
     SWOOP_LIKE, in_plane_mm=(6.0, 8.0), slice_mm=(9.0, 14.0), tilt_deg=(-5.0, 5.0), artefacts=None
@@ -76,8 +77,8 @@ def test_same_bytes_in_another_process_in_any_order_and_from_the_iterator(source
         "from dataclasses import replace\n"
         "from mrcore.phantom import digital_head, head_grid\n"
         "from ulfsim.dataset import SimulatedPairs\n"
-        "from ulfsim.sample import SWOOP_LIKE\n"
-        "from ulfsim.source import source_of\n"
+        "from ulfsim.protocols.ranges import SWOOP_LIKE\n"
+        "from ulfsim.source.source import source_of\n"
         "heads = [digital_head(head_grid(32), seed=s) for s in (1, 2)]\n"
         "ranges = replace(SWOOP_LIKE, in_plane_mm=(6.0, 8.0), slice_mm=(9.0, 14.0), tilt_deg=(-5.0, 5.0),\n"
         "                 artefacts=None)\n"

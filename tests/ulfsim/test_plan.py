@@ -7,8 +7,8 @@ import pytest
 import torch
 from operators import blob, centroid_mm, grid
 
-from mrcore.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
-from mrcore.grid import Grid, directions, to_voxel, to_world, with_spacing
+from mrcore.data.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
+from mrcore.data.grid import Grid, directions, to_voxel, to_world, with_spacing
 from ulfsim.plan import plan_scan, tilt_matrix
 
 F64 = torch.float64

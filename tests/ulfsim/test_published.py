@@ -3,14 +3,14 @@ import pytest
 import torch
 from scipy.optimize import Bounds, minimize
 
-from mrcore.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
 from mrcore.phantom import digital_head, head_grid
-from mrcore.volume import TISSUES
-from ulfsim.calibrate import calibrate, to_json
-from ulfsim.measure import measure
+from ulfsim.calibration.gains import calibrate, to_json
+from ulfsim.measurement.contrast import measure
 from ulfsim.plan import plan_scan, tissues_through
-from ulfsim.presets import Preset
+from ulfsim.protocols.presets import Preset
 from ulfsim.published import (
     CONTRAST_ONLY,
     calibrate_as_published,
@@ -19,7 +19,7 @@ from ulfsim.published import (
     published_simulation,
     published_source,
 )
-from ulfsim.source import source_of, truth_of
+from ulfsim.source.source import source_of, truth_of
 
 VOXEL = (5.0, 5.0, 8.0)
 ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))

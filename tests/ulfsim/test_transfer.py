@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.acquisition import AxisPsf
+from mrcore.data.acquisition import AxisPsf
+from mrcore.data.grid import Grid, with_spacing
+from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.forward import imaging_operator
-from mrcore.grid import Grid, with_spacing
-from mrcore.noise import add_noise, seeded
+from mrcore.noise import add_noise
 from mrcore.phantom import digital_head, head_grid
-from mrcore.volume import Volume
+from mrcore.random import seeded
 from ulfsim.transfer import degrade, level_of, load_transfer, noise_sd_on, save_transfer, transfer_operator
 from ulfsim.transfer_fit import ScanPair, evaluate, fit_transfer, leave_one_out
 

@@ -1,0 +1,1 @@
+"""What all benchmarks share: brains, kept rows, sources, results."""

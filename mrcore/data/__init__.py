@@ -1,0 +1,1 @@
+"""Grids, images, tissue maps and acquisitions."""

@@ -1,0 +1,1 @@
+"""Denoisers of magnitude images: trained, to be trained, and classical."""

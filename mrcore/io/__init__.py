@@ -1,0 +1,1 @@
+"""Files: images, tissue maps, sidecars, and writing each whole or not at all."""

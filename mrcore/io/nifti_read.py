@@ -1,0 +1,240 @@
+"""Reading the bytes of NIfTI-1/2 and MGH images: every problem is found and said, none is repaired in silence."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import logging
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from numpy.typing import NDArray
+
+from mrcore.data.grid import Affine, Grid
+from mrcore.errors import BadInputError
+from mrcore.io.nifti_place import Header, Problem, disagreement_mm, place, spatial
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_INTENSITY = 1e12
+# Deflate cannot shrink anything by more than this; a header that asks for more data is wrong.
+_LARGEST_RATIO = 1032
+_MAGIC = {b"n+1\0": "NIfTI-1", b"n+2\0": "NIfTI-2"}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """What an image file holds, as stored.
+
+    Attributes:
+        path: the file.
+        format: NIfTI-1, NIfTI-2 or MGH.
+        sha256: of the file's bytes.
+        shape: as in the header, trailing axes included.
+        stored_dtype: numpy name of the stored type.
+        slope: stored number to intensity; 1 where the header has none.
+        intercept: stored number to intensity; 0 where the header has none.
+        units: of length, as the header says.
+        sform_code: None for MGH.
+        qform_code: None for MGH.
+        disagreement_mm: largest distance between a corner placed by sform and by qform; None unless both are set.
+        affine: voxel to RAS+ world in mm, as the header has it; None when it has none that can be read.
+        data: float32 (X, Y, Z); None when it cannot be used.
+        problems: everything found.
+    """
+
+    path: Path
+    format: str
+    sha256: str
+    shape: tuple[int, ...]
+    stored_dtype: str
+    slope: float
+    intercept: float
+    units: str
+    sform_code: int | None
+    qform_code: int | None
+    disagreement_mm: float | None
+    affine: Affine | None
+    data: NDArray[np.float32] | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """The voxel lattice in mm; raises BadInputError where the header has none that is valid."""
+        if self.affine is None:
+            raise BadInputError(f"{self.path}: the header has no position that can be read")
+        return Grid(spatial(self.shape), self.affine)
+
+
+def read_image(path: Path, *, allow_slice: bool = False) -> ImageFile:
+    """Read an image and list its problems; only what cannot be read at all raises.
+
+    A single slice is a problem unless `allow_slice`.
+
+    Raises:
+        BadInputError: no such file, not a NIfTI-1/2 or MGH image, a header or gzip stream that is damaged.
+    """
+    raw = _file_bytes(path)
+    content = _decompressed(path, raw)
+    kind, header = _header(path, content)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    slope, intercept = header.get_slope_inter()
+    affine, units, misplaced = place(header, shape)
+    data, found = _data(path, header, content, shape, allow_slice=allow_slice)
+    codes = (None, None) if kind == "MGH" else (int(header["sform_code"]), int(header["qform_code"]))
+    return ImageFile(
+        path=path,
+        format=kind,
+        sha256=hashlib.sha256(raw).hexdigest(),
+        shape=shape,
+        stored_dtype=_dtype_name(header.get_data_dtype()),
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        units=units,
+        sform_code=codes[0],
+        qform_code=codes[1],
+        disagreement_mm=disagreement_mm(header, shape) if kind != "MGH" else None,
+        affine=affine,
+        data=data,
+        problems=(*misplaced, *found),
+    )
+
+
+def require_usable(image: ImageFile) -> NDArray[np.float32]:
+    """Return the data of an image that has no fatal problem; warnings are logged.
+
+    Raises:
+        BadInputError: the first fatal problem, and how many more there are.
+    """
+    fatal = [problem.text for problem in image.problems if problem.fatal]
+    if fatal or image.data is None:
+        more = f" (and {len(fatal) - 1} more; see `mrkit info`)" if len(fatal) > 1 else ""
+        raise BadInputError(f"{image.path}: {fatal[0]}{more}")
+    for problem in image.problems:
+        logger.warning("%s: %s", image.path, problem.text)
+    return image.data
+
+
+def _file_bytes(path: Path) -> bytes:
+    if not path.exists():
+        raise BadInputError(f"{path}: no such file")
+    if path.is_dir():
+        raise BadInputError(
+            f"{path} is a folder; give one NIfTI or MGH image (a folder of DICOM files is converted with dcm2niix)"
+        )
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not raw:
+        raise BadInputError(f"{path} is empty (0 bytes); copy or convert the image again")
+    return raw
+
+
+def _decompressed(path: Path, raw: bytes) -> bytes:
+    """Return the content of a gzip file, checked to its last byte; other files as they are."""
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise BadInputError(f"{path}: the gzip stream is truncated or damaged ({error}); copy the file again") from None
+
+
+def _header(path: Path, content: bytes) -> tuple[str, Header]:
+    """Return the format and nibabel's header, without nibabel's own checks (which log and repair)."""
+    kinds: tuple[tuple[str, Any, bool], ...] = (
+        ("NIfTI-1", nib.Nifti1Header, content[344:348] == b"n+1\0"),
+        ("NIfTI-2", nib.Nifti2Header, content[4:8] == b"n+2\0"),
+        ("MGH", nib.freesurfer.mghformat.MGHHeader, content[:4] == b"\0\0\0\1"),
+    )
+    for kind, header_type, fits in kinds:
+        if fits:
+            try:
+                header = header_type.from_fileobj(io.BytesIO(content), check=False)
+                header.get_data_dtype()
+                header.get_data_shape()
+            except Exception as error:  # nibabel raises many kinds for headers that make no sense
+                raise BadInputError(f"{path}: the {kind} header is damaged ({error}); convert it again") from error
+            return kind, header
+    if content[128:132] == b"DICM":
+        raise BadInputError(f"{path} is a DICOM file; convert the series to NIfTI with dcm2niix")
+    if content[344:348] == b"ni1\0" or path.suffix in (".hdr", ".img"):
+        raise BadInputError(f"{path} is half of a .hdr/.img pair; convert it to a single .nii.gz file")
+    raise BadInputError(f"{path} is not a NIfTI-1, NIfTI-2 or MGH image (.nii, .nii.gz, .mgh, .mgz)")
+
+
+def _data(
+    path: Path, header: Header, content: bytes, shape: tuple[int, ...], *, allow_slice: bool
+) -> tuple[NDArray[np.float32] | None, list[Problem]]:
+    """Return the image as float32 (X, Y, Z), and what is wrong with it."""
+    problems = _kind_problems(header, shape, allow_slice=allow_slice)
+    dtype = header.get_data_dtype()
+    n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    n_there = len(content) - int(header.get_data_offset())
+    if n_there < n_bytes:
+        text = f"the data are truncated: the header asks for {n_bytes} bytes and {max(n_there, 0)} are there"
+        return None, [*problems, Problem(f"{text}; copy or convert the file again")]
+    if problems or n_bytes == 0:
+        return None, problems
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = np.asanyarray(ArrayProxy(io.BytesIO(content), header))
+            data = np.ascontiguousarray(stored.reshape(spatial(shape)), dtype=np.float32)
+    except Exception as error:  # nibabel raises many kinds for slopes and offsets that make no sense
+        return None, [Problem(f"the data cannot be read ({error}); convert {path.name} again")]
+    n_bad = int(np.count_nonzero(~np.isfinite(data)))
+    if n_bad:
+        text = f"{n_bad} of {data.size} voxels are NaN or infinite; replace them (for instance with 0) first"
+        return data, [Problem(text)]
+    low, high = float(data.min()), float(data.max())
+    if low == high:
+        return data, [Problem(f"the image is constant: every voxel is {low:.6g}; export the scan again")]
+    largest = max(-low, high)
+    if largest > _LARGEST_INTENSITY or high - low < 1e-6 * largest:
+        text = f"values from {low:.7g} to {high:.7g} are not those of a scan; check type, slope and intercept"
+        return data, [Problem(f"{text} of the header")]
+    return data, []
+
+
+def _kind_problems(header: Header, shape: tuple[int, ...], *, allow_slice: bool) -> list[Problem]:
+    """Return why this is not one real 3-D image."""
+    dtype = header.get_data_dtype()
+    problems = []
+    if dtype.fields is not None:
+        problems.append(Problem("the image is RGB colour; give the scan itself, not a picture of it"))
+    elif dtype.kind == "c":
+        problems.append(Problem("the image is complex; give its magnitude (for instance the absolute value)"))
+    elif dtype.kind not in "iuf":
+        problems.append(Problem(f"data of type {dtype} are not numbers; convert the image to float32"))
+    n_volumes = int(np.prod(shape[3:], dtype=object))
+    if n_volumes != 1:
+        sizes = " x ".join(str(n) for n in shape)
+        text = f"a 3-D image is needed, this is {len(shape)}-D ({sizes}) with {n_volumes} volumes"
+        problems.append(Problem(f"{text}; extract one volume first (for instance with fslroi or mrconvert)"))
+    elif not allow_slice and is_slice(shape):
+        problems.append(slice_problem(shape))
+    return problems
+
+
+def is_slice(shape: tuple[int, ...]) -> bool:
+    """Whether an image has no third axis of more than one voxel."""
+    return len(shape) < 3 or min(shape[:3]) == 1
+
+
+def slice_problem(shape: tuple[int, ...]) -> Problem:
+    """Return why a single slice cannot be used as a scan."""
+    sizes = " x ".join(str(n) for n in shape)
+    return Problem(f"a 3-D image is needed, this is 2-D ({sizes}); give the whole stack of slices")
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    if dtype.fields is not None:
+        return "RGB" + ("A" if len(dtype.fields) == 4 else "")
+    return str(dtype.newbyteorder("=").name)

@@ -1,0 +1,101 @@
+"""JSON sidecars: what a file is, what made it and from what. Nothing in them depends on the clock or the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mrcore.errors import BadInputError
+from mrcore.io.atomic import atomic_write
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+
+
+def stem(path: Path) -> str:
+    """Return the name of an image without its suffix: `sub-01_T1w` of `sub-01_T1w.nii.gz`."""
+    for suffix in IMAGE_SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return the name of the JSON file that goes with an image."""
+    return path.with_name(f"{stem(path)}.json")
+
+
+def read_sidecar(path: Path) -> dict[str, object]:
+    """Return the values of the sidecar of the image `path`, empty when there is none.
+
+    Raises:
+        BadInputError: the file is there and is not a JSON object.
+    """
+    file = sidecar_path(path)
+    return read_json(file) if file.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Return the values of a JSON file.
+
+    Raises:
+        BadInputError: the file is missing or is not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such file; expected a JSON file") from None
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path} cannot be read as JSON ({error}); repair or remove it") from None
+    if not isinstance(values, dict):
+        raise BadInputError(f"{path} must hold a JSON object of keys and values; repair or remove it")
+    return values
+
+
+def write_sidecar(image_path: Path, values: Mapping[str, object], *, force: bool) -> None:
+    """Write the sidecar of the image `image_path`: `values` and `GeneratedBy`, in a form that is always the same.
+
+    Raises:
+        BadInputError: the file exists and `force` is off; a value that JSON cannot hold (NaN and infinity among them).
+    """
+    content = {**values, "GeneratedBy": [{"Name": "mrkit", "Version": software_version()}]}
+    try:
+        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"the sidecar of {image_path.name} holds a value that JSON cannot: {error}") from error
+    with atomic_write(sidecar_path(image_path), force=force) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def source_keys(metas: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Return the sidecar keys `Sources` and `SourcesSHA256` from the `meta` of the loaded images."""
+    known = [(str(m["SourceFile"]), str(m["SourceSHA256"])) for m in metas if "SourceFile" in m and "SourceSHA256" in m]
+    return {"Sources": [name for name, _ in known], "SourcesSHA256": dict(known)} if known else {}
+
+
+def finite(value: object) -> object:
+    """Return JSON values with None for NaN and infinity, which JSON cannot hold: a score that does not exist."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def software_version() -> str:
+    """Return the version of the installed mrkit."""
+    try:
+        return version("mrkit")
+    except PackageNotFoundError:
+        return "0+source"

@@ -1,0 +1,107 @@
+"""Images in and out: NIfTI-1/2 and MGH to Volume, Volume to NIfTI with a JSON sidecar.
+
+Voxels are never reordered: data stay in file order (i, j, k) and the affine says where they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrcore.data.grid import Grid
+from mrcore.data.volume import Volume
+from mrcore.errors import BadInputError
+from mrcore.io.atomic import atomic_write, refuse_existing
+from mrcore.io.nifti_read import ImageFile, read_image, require_usable
+from mrcore.io.nifti_write import SCANNER_CODE, space_code, write_nifti
+from mrcore.io.sidecar import read_sidecar, source_keys
+from mrcore.io.tissues import load_mask, load_tissues, probability_paths, save_tissues
+
+__all__ = [
+    "atomic_write",
+    "load_mask",
+    "load_tissues",
+    "load_volume",
+    "probability_paths",
+    "refuse_existing",
+    "save_labels",
+    "save_tissues",
+    "save_volume",
+    "source_keys",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def load_volume(path: Path) -> Volume:
+    """Load a 3-D magnitude image as float32, on the grid of its header in mm.
+
+    Slope and intercept of the header are applied. `meta` holds the sidecar's keys and `SourceFile` (its name),
+    `SourceSHA256`, `SpaceCode` (NIfTI code of the world space) and `Warnings`, which are also logged.
+
+    Raises:
+        BadInputError: anything that makes the image unusable: missing, damaged, not 3-D, complex, colour, NaN or
+            infinite values, constant, a singular affine, voxel sizes that no scan has.
+    """
+    image = read_image(Path(path))
+    return Volume(torch.from_numpy(require_usable(image)), image.grid, _meta(image))
+
+
+def save_volume(volume: Volume, path: Path, *, sidecar: Mapping[str, object], force: bool = False) -> None:
+    """Write a volume as float32 NIfTI-1 in mm, with qform and sform, and its JSON sidecar; each atomically.
+
+    The same volume gives the same bytes on every day and machine. The code of the world space is `SpaceCode` of
+    `volume.meta`, else 1 (scanner). `sidecar` gets `GeneratedBy`; nothing of `volume.meta` goes into it by itself.
+
+    Raises:
+        BadInputError: the file or its sidecar exists and `force` is off; complex data; a name not ending in .nii
+            or .nii.gz.
+    """
+    if volume.data.is_complex():
+        raise BadInputError("complex images are not written; save the magnitude, or real and imaginary part each")
+    data = volume.data.detach().cpu().numpy().astype(np.float32)
+    write_nifti(data, volume.grid, Path(path), sidecar=sidecar, force=force, space_code=space_code(volume.meta))
+
+
+def save_labels(
+    labels: Tensor,
+    grid: Grid,
+    path: Path,
+    *,
+    sidecar: Mapping[str, object],
+    force: bool = False,
+    space: int = SCANNER_CODE,
+) -> None:
+    """Write a label map (X, Y, Z) as uint8 NIfTI with its sidecar; `space` is the NIfTI code of the world space.
+
+    Raises:
+        BadInputError: labels that are not whole numbers from 0 to 255; an existing file.
+        GridMismatchError: labels that are not on the grid.
+    """
+    values = labels.detach().cpu().numpy()
+    if values.min() < 0 or values.max() > 255 or (values != np.round(values)).any():
+        raise BadInputError(f"labels must be whole numbers from 0 to 255, got {values.min()} to {values.max()}")
+    write_nifti(values.astype(np.uint8), grid, Path(path), sidecar=sidecar, force=force, space_code=space)
+
+
+def _meta(image: ImageFile) -> dict[str, object]:
+    warnings = [problem.text for problem in image.problems]
+    meta: dict[str, object] = {}
+    try:
+        meta = read_sidecar(image.path)
+    except BadInputError as error:
+        warnings.append(str(error))
+        logger.warning("%s", error)
+    space = image.sform_code or image.qform_code or SCANNER_CODE
+    return {
+        **meta,
+        "SourceFile": image.path.name,
+        "SourceSHA256": image.sha256,
+        "SpaceCode": space,
+        "Warnings": warnings,
+    }

@@ -1,0 +1,1 @@
+"""Figures by which images and tissue maps are compared."""

@@ -1,0 +1,1 @@
+"""Signals of tissues and of pulse sequences."""

@@ -1,0 +1,1 @@
+"""Resampling, registration and cropping, in world millimetres."""

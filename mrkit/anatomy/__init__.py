@@ -1,0 +1,1 @@
+"""Brain and tissues of an image, and scans in folders."""

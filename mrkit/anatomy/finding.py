@@ -1,0 +1,73 @@
+"""Tissues and weighting of an image, given or found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mrcore.data.volume import TissueMap, Volume, require_same_grid
+from mrcore.errors import BadInputError, GridMismatchError
+from mrcore.io.sidecar import stem
+from mrcore.segmentation.tissues import (
+    Segmenter,
+)
+from mrkit.anatomy.brain import find_brain
+from mrkit.anatomy.segmenters import ORDERS, segmenter_named
+
+
+def find_tissues(
+    volume: Volume, tissues: TissueMap | None, mask: Tensor | None, segmenter: Segmenter | None, notes: list[str]
+) -> TissueMap:
+    """Return the given tissue maps, checked, or find them; `notes` learn how.
+
+    Raises:
+        BadInputError: maps without WM, or an image whose brain or tissues cannot be found.
+        GridMismatchError: maps or mask on another grid.
+    """
+    if tissues is not None:
+        require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
+        if "WM" not in tissues.names:
+            raise BadInputError(f"tissue maps need one named 'WM', got {', '.join(tissues.names)}")
+        if mask is None:
+            notes.append("tissues: given maps")
+            return tissues
+        if mask.dtype != torch.bool or mask.shape != volume.data.shape:
+            raise GridMismatchError(
+                f"the mask must be boolean of shape {volume.grid.shape}, got {mask.dtype} {tuple(mask.shape)}"
+            )
+        notes.append("tissues: given maps, inside the given mask")
+        return TissueMap(tissues.prob * mask, tissues.names, tissues.grid)
+    if mask is None:
+        mask, how = find_brain(volume)
+        notes.append(how)
+    found = (segmenter or own_segmenter(volume))(volume, mask)
+    notes.append(f"tissues: {found.message if found.method in found.message else f'{found.method}, {found.message}'}")
+    return found.tissues
+
+
+def own_segmenter(volume: Volume) -> Segmenter:
+    """Return mrkit's segmenter for the weighting of `volume`."""
+    return segmenter_named("mrkit", weighting(volume))
+
+
+def weighting(volume: Volume) -> str:
+    """Return the weighting (BIDS suffix) of `volume`: from its sidecar, its file's name, else T1w."""
+    return weighting_of(volume, str(volume.meta.get("SourceFile", "")))
+
+
+def weighting_of(volume: Volume, file_name: str) -> str:
+    """Return the weighting of an image: from its sidecar, else from the end of its name, else T1w.
+
+    mrkit's own sidecars say it; BIDS names end in it (`sub-01_T2w`, and `sub-01_T2w_ulf` of a simulation).
+    """
+    block = volume.meta.get("Acquisition")
+    sequence = block.get("sequence") if isinstance(block, Mapping) else None
+    said = sequence.get("weighting") if isinstance(sequence, Mapping) else None
+    if isinstance(said, str) and said in ORDERS:
+        return said
+    parts = stem(Path(file_name)).lower().replace("-", "_").split("_")
+    named = [name for name in ORDERS if {name.lower(), name.lower().removesuffix("w")} & set(parts)]
+    return named[0] if len(named) == 1 else "T1w"

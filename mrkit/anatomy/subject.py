@@ -1,0 +1,47 @@
+"""One image with the mask and the tissues that were given for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mrcore.data.volume import TissueMap, Volume, require_same_grid
+from mrcore.io.tissues import load_mask, load_tissues
+from mrcore.io.volumes import load_volume
+from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
+from mrcore.segmentation.deepbet import deepbet_brain_mask
+from mrcore.segmentation.tissues import Segmenter
+from mrkit.anatomy.finding import weighting_of
+from mrkit.anatomy.segmenters import segmenter_named
+from mrkit.files.job import Job
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One image, the mask and the tissues that were given for it, its weighting, and what segments it."""
+
+    volume: Volume
+    mask: Tensor | None
+    tissues: TissueMap | None
+    weighting: str
+    segmenter: Segmenter
+
+
+def read_subject(job: Job) -> Subject:
+    """Read image, mask and tissues, and check that they share a grid.
+
+    Raises:
+        BadInputError: a file that cannot be used.
+        GridMismatchError: mask or tissues on another grid than the image.
+        MissingExtraError: the segmenter or the masker is not installed.
+    """
+    volume = load_volume(job.image)
+    mask = load_mask(job.mask, volume.grid) if job.mask else None
+    tissues = load_tissues(job.tissues) if job.tissues else None
+    if mask is None and tissues is None and job.masker == "deepbet" and not is_skull_stripped(volume):
+        mask = require_reliable(deepbet_brain_mask(volume)).mask
+    if tissues is not None:
+        require_same_grid(volume.grid, tissues.grid, f"the image {job.image} and its tissue maps")
+    weighting = job.weighting or weighting_of(volume, job.image.name)
+    return Subject(volume, mask, tissues, weighting, segmenter_named(job.segmenter, weighting))

@@ -1,0 +1,1 @@
+"""The verb `demo`: everything at once on a template brain."""

@@ -1,0 +1,1 @@
+"""The verb `fidelity`: how close simulated scans are to real ones."""

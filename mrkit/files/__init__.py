@@ -1,0 +1,1 @@
+"""What a job reads, keeps and writes, and where results come from."""

@@ -1,0 +1,60 @@
+"""Finished parts of a long command, kept beside its results until all are written: a run that is killed loses none."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mrcore.io.atomic import atomic_write
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What is kept of a part: `tensors` by name, and `facts` as text."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Parts by name in `folder`, of one `purpose`: everything that changes them. Others' files are never used."""
+
+    folder: Path
+    purpose: str
+
+    def record(self, name: str, compute: Callable[[], Record]) -> Record:
+        """Return the part `name`, computing and writing it if it is not there or is damaged."""
+        path = self.folder / f"{hashlib.sha256(self.purpose.encode()).hexdigest()[:16]}_{name}.safetensors"
+        if path.is_file():
+            try:
+                return _read(path)
+            except SafetensorError:
+                path.unlink()
+        made = compute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {key: tensor.contiguous() for key, tensor in made.tensors.items()}
+        with atomic_write(path, force=True) as temporary:
+            save_file(tensors, temporary, dict(made.facts))
+        return made
+
+    def image(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the image `name`, as `record` does."""
+        return self.record(name, lambda: Record({"image": compute()})).tensors["image"]
+
+    def remove(self) -> None:
+        """Remove the folder; the results are written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read(path: Path) -> Record:
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        return Record(tensors, file.metadata() or {})

@@ -1,0 +1,1 @@
+"""The verb `measure`: contrast, noise and sharpness of a scan."""

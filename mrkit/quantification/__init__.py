@@ -1,0 +1,1 @@
+"""The verb `quantify`: raw data of a fingerprint in, T1, T2 and PD out."""

@@ -1,0 +1,277 @@
+"""Quantify from files to files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import partial
+from pathlib import Path
+
+from mrcore.data.volume import Volume
+from mrcore.denoisers.files import load_denoiser
+from mrcore.errors import BadInputError
+from mrcore.io.sidecar import file_sha256, finite, software_version, stem
+from mrcore.io.tissues import load_mask
+from mrkit.files.kept import Kept
+from mrkit.files.outputs import Target, check_targets, write_image, write_page
+from mrkit.files.provenance import Provenance, Record, input_files, installed_versions
+from mrkit.progress import stages, steps
+from mrkit.quantification.input import IsmrmrdOptions, Train, read_data
+from mrkit.quantification.kept_maps import kept_maps
+from mrkit.quantification.methods import DEFAULT_METHOD, METHODS, usual_denoiser
+from mrkit.quantification.page import QuantifyPage, build_quantify_page
+from mrkit.quantification.quantify import Quantified, QuantifySettings, prepare_raw, quantify_prepared, weighted_volume
+from recon.contrasts import FLAIR, T1W, T2W, Contrast
+
+DEFAULT_WEIGHTED = (T1W, T2W, FLAIR)
+_B1_STEP = 0.05
+MAPS: dict[str, tuple[str, str]] = {
+    "desc-seconds_T1map": ("s", "T1, 0 outside the object"),
+    "desc-seconds_T2map": ("s", "T2, 0 outside the object"),
+    "desc-relative_PDmap": ("arbitrary", "Magnitude of PD, in the unit of the data over that of the coil maps"),
+    "desc-factor_TB1map": ("1", "Flip angle over the nominal one"),
+    "desc-sdseconds_T1map": ("s", "Least standard deviation of T1 by the noise (Cramer-Rao); nothing about bias"),
+    "desc-sdseconds_T2map": ("s", "Least standard deviation of T2 by the noise (Cramer-Rao); nothing about bias"),
+    "desc-sdrelative_PDmap": (
+        "arbitrary",
+        "Least standard deviation of PD by the noise (Cramer-Rao), in the unit of PD; nothing about bias",
+    ),
+    "desc-relative_residual": ("1", "Share of the signal that no atom of the dictionary explains"),
+}
+"""Unit and description of each map, by the last part of its file's name."""
+
+
+@dataclass(frozen=True)
+class QuantifyJob:
+    """A quantification from files.
+
+    Attributes:
+        raw: raw data.
+        out: folder of the results.
+        train: what was given of the sequence.
+        trajectory: file that stands for the trajectory of the raw data.
+        ismrmrd: what an ISMRMRD file may leave open.
+        mask: of the object; None to find it.
+        method: one of `METHODS`; `compare` runs all of them for the page.
+        denoiser: a denoiser for MRI2Qmap, 2-D or, for volumes, 3-D; None for the one that comes with mrkit.
+        settings: of dictionary, coils and subspace.
+        weighted: images that are computed from the maps.
+        seed: of all randomness.
+        with_report: whether to write the HTML page.
+        force: whether to replace what is there.
+    """
+
+    raw: Path
+    out: Path
+    train: Train = field(default_factory=Train)
+    trajectory: Path | None = None
+    ismrmrd: IsmrmrdOptions = field(default_factory=IsmrmrdOptions)
+    mask: Path | None = None
+    method: str = DEFAULT_METHOD
+    compare: bool = False
+    denoiser: Path | None = None
+    settings: QuantifySettings = field(default_factory=QuantifySettings)
+    weighted: tuple[Contrast, ...] = DEFAULT_WEIGHTED
+    seed: int = 0
+    with_report: bool = True
+    force: bool = False
+
+    @property
+    def target(self) -> Target:
+        """Where the results go and how their names begin."""
+        return Target(self.out, stem(self.raw))
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are read, by role."""
+        roles = {
+            "raw data": self.raw,
+            "sequence": self.train.sequence,
+            "slice profile": self.train.slice_profile,
+            "trajectory": self.trajectory,
+            "mask": self.mask,
+            "denoiser": self.denoiser,
+        }
+        return {role: path for role, path in roles.items() if path is not None}
+
+    @property
+    def images(self) -> list[Path]:
+        """The images that are written."""
+        names = [*MAPS, *(weighted_name(contrast) for contrast in self.weighted)]
+        return [self.target.image(name) for name in names if name != "desc-factor_TB1map" or self.settings.b1]
+
+    @property
+    def pages(self) -> list[Path]:
+        """The pages that are written."""
+        return [self.target.report("quantify")] if self.with_report else []
+
+
+def job_of(arguments: argparse.Namespace) -> QuantifyJob:
+    """Return the job that the arguments of the command describe."""
+    low, high = arguments.b1 or (1.0, 1.0)
+    n_steps = round((high - low) / _B1_STEP)
+    if arguments.b1 and not low < high:
+        raise BadInputError(f"--b1 needs a range of factors that rises, got {low:g} {high:g}")
+    b1 = tuple(low + (high - low) * i / max(1, n_steps) for i in range(n_steps + 1)) if arguments.b1 else ()
+    settings = QuantifySettings(
+        rank=arguments.rank,
+        t1_range_s=tuple(arguments.t1_range),
+        t2_range_s=tuple(arguments.t2_range),
+        b1=b1,
+        n_coils=arguments.coils,
+    )
+    weighted = tuple(_contrast(*times) for times in arguments.weighted or ())
+    return QuantifyJob(
+        raw=arguments.raw,
+        out=arguments.out,
+        train=Train(
+            sequence=arguments.sequence,
+            ti_s=arguments.ti,
+            inversion_efficiency=arguments.inversion_efficiency,
+            balanced=arguments.balanced,
+            off_resonance_hz=arguments.off_resonance,
+            slice_profile=arguments.slice_profile,
+        ),
+        trajectory=arguments.trajectory,
+        ismrmrd=IsmrmrdOptions(
+            k_unit=arguments.k_unit,
+            slice_index=arguments.slice,
+            fov_mm=tuple(arguments.fov) if arguments.fov else None,
+            frame_counter=arguments.frame_counter,
+        ),
+        mask=arguments.mask,
+        method=arguments.method,
+        compare=arguments.compare,
+        denoiser=arguments.denoiser,
+        settings=settings,
+        weighted=weighted or DEFAULT_WEIGHTED,
+        seed=arguments.seed,
+        with_report=not arguments.no_report,
+        force=arguments.force,
+    )
+
+
+def quantify_files(job: QuantifyJob) -> list[Path]:
+    """Quantify and write maps, computed images and report; return what was written.
+
+    Everything that can be refused is refused before the first file is written. Maps of methods that are finished are
+    kept beside the results until these are written: the same command goes on where it was killed.
+    """
+    check_targets(job.images, job.pages, job.files.values(), force=job.force)
+    raw = read_data(job.raw, job.train, job.trajectory, job.ismrmrd)
+    model = job.train.model()
+    mask = load_mask(job.mask, raw.grid) if job.mask else None
+    denoiser = usual_denoiser(raw.grid, load_denoiser(job.denoiser)) if job.denoiser else None
+    methods = {job.method: METHODS[job.method], **(METHODS if job.compare else {})}
+    kept = _kept(job)
+    with stages(len(methods) + 5) as begin:
+        ready = prepare_raw(raw, job.settings, model=model, mask=mask, seed=job.seed, announce=begin)
+        results: dict[str, Quantified] = {}
+        for name, method in methods.items():
+            begin(f"reconstructing by {method.title}")
+            with steps(method.n_steps) as step:
+                compute = partial(quantify_prepared, ready, method, denoiser, step)
+                results[method.title] = kept_maps(kept, name, raw.grid, compute)
+        begin("writing maps and report")
+        written = _write(job, results)
+        kept.remove()
+        return written
+
+
+def weighted_name(contrast: Contrast) -> str:
+    """Return the last part of the name of a computed image: `desc-synthetic_T1w`."""
+    known = contrast.name in {c.name for c in DEFAULT_WEIGHTED}
+    return f"desc-synthetic_{contrast.name}" if known else f"desc-{contrast.name}_weighted"
+
+
+def _contrast(tr_s: float, te_s: float, ti_s: float) -> Contrast:
+    """Return a contrast that is named by its times in ms."""
+    times = {"TR": tr_s, "TE": te_s, **({"TI": ti_s} if ti_s else {})}
+    name = "".join(f"{key}{round(1e3 * value)}" for key, value in times.items())
+    return Contrast(f"{name}ms", tr_s, te_s, ti_s or None)
+
+
+def _write(job: QuantifyJob, results: Mapping[str, Quantified]) -> list[Path]:
+    result = next(iter(results.values()))
+    provenance = _provenance(job, result)
+    weighted = {contrast: weighted_volume(result, contrast) for contrast in job.weighted}
+    # The page comes first: should it fail, no results without a report stay behind.
+    page = _page(job, results, provenance, weighted) if job.with_report else None
+    fit = {"Converged": result.converged, "NIter": result.n_iter, "Message": result.message}
+    sidecar = provenance.sidecar() | {"Fit": fit, "Versions": installed_versions()}
+    volumes = dict(zip(MAPS, _maps(result), strict=True))
+    written = [
+        write_image(
+            volume,
+            job.target.image(name),
+            sidecar | {"Units": MAPS[name][0], "Description": MAPS[name][1]},
+            force=job.force,
+        )
+        for name, volume in volumes.items()
+        if volume is not None
+    ]
+    for contrast, volume in weighted.items():
+        times = {"RepetitionTime": contrast.tr_s, "EchoTime": contrast.te_s, "InversionTime": contrast.ti_s}
+        said = {key: value for key, value in times.items() if value is not None and value < float("inf")}
+        about = {"Units": "arbitrary", "Description": "Computed from the maps, not measured", **said}
+        path = job.target.image(weighted_name(contrast))
+        written.append(write_image(volume, path, sidecar | about, force=job.force))
+    if page is not None:
+        written.append(write_page(page, job.target.report("quantify"), force=job.force))
+    return written
+
+
+def _maps(result: Quantified) -> tuple[Volume | None, ...]:
+    """Return the maps in the order of `MAPS`."""
+    pd = Volume(result.pd.data.abs(), result.pd.grid)
+    return (result.t1_s, result.t2_s, pd, result.b1, result.t1_sd_s, result.t2_sd_s, result.pd_sd, result.residual)
+
+
+def _kept(job: QuantifyJob) -> Kept:
+    """Return where maps of finished methods are kept: they serve only the same files, options and version."""
+    hashes = {role: file_sha256(path) for role, path in job.files.items()}
+    methods = {name: _as_json(method.settings) for name, method in METHODS.items()}
+    purpose = [software_version(), hashes, _parameters(job), methods, job.seed]
+    return Kept(job.out / f".{job.target.stem}_methods", json.dumps(purpose, default=str))
+
+
+def _provenance(job: QuantifyJob, result: Quantified) -> Provenance:
+    method = {"Method": job.method, "MethodSettings": _as_json(METHODS[job.method].settings)}
+    return Provenance(job.files, job.seed, method | _parameters(job), result.notes)
+
+
+def _parameters(job: QuantifyJob) -> dict[str, object]:
+    """Return what the job says, whatever the method."""
+    return {
+        "Settings": asdict(job.settings),
+        "Train": "balanced SSFP" if job.train.balanced else "FISP",
+        "OffResonance": job.train.off_resonance_hz,
+        "SliceProfile": "given" if job.train.slice_profile else "uniform",
+        "InversionTime": job.train.ti_s,
+        "InversionEfficiency": job.train.inversion_efficiency,
+        "Mask": "given" if job.mask else "found in PD",
+        "Denoiser": job.denoiser.name if job.denoiser else "of mrkit",
+        "Ismrmrd": asdict(job.ismrmrd),
+    }
+
+
+def _as_json(settings: object) -> object:
+    """Return settings for a sidecar; a TR of infinity becomes null."""
+    return finite(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {}
+
+
+def _page(
+    job: QuantifyJob, results: Mapping[str, Quantified], provenance: Provenance, weighted: Mapping[Contrast, Volume]
+) -> str:
+    record = Record(
+        seed=job.seed,
+        segmenter="",
+        notes=provenance.notes,
+        inputs=input_files(job.files),
+        parameters=provenance.parameters,
+        versions=installed_versions(),
+    )
+    named = {f"{contrast.name}, computed": volume for contrast, volume in weighted.items()}
+    return build_quantify_page(QuantifyPage(results, record, named))

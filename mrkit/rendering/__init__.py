@@ -1,0 +1,1 @@
+"""The verb `render`: a fitted field on another grid."""

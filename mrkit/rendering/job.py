@@ -1,0 +1,41 @@
+"""Render a fitted field from files to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inr.field_files import load_field
+from inr.rendering import render
+from mrcore.data.volume import Volume
+from mrcore.errors import BadInputError
+from mrcore.forward import covering_grid
+from mrcore.io.volumes import load_volume
+from mrkit.files.outputs import Target, check_targets, in_space_of, write_image, write_tissues
+from mrkit.files.provenance import Provenance
+
+
+def render_files(
+    field: Path, out: Path, *, voxel_mm: float | None = None, like: Path | None = None, force: bool = False
+) -> list[Path]:
+    """Write the field's image and tissues at `voxel_mm` or on the grid of `like`; return what was written.
+
+    Raises:
+        BadInputError: neither grid or both, a file that cannot be used, or results that are there already.
+    """
+    if (voxel_mm is None) == (like is None):
+        raise BadInputError("say either a voxel size or an image whose grid is meant, not both or neither")
+    target = Target(out, field.name.removesuffix(field.suffix))
+    image = out / f"{target.stem}.nii.gz"
+    inputs = {"field": field, **({"grid": like} if like else {})}
+    check_targets([image, *target.tissues("")], [], inputs.values(), force=force)
+    fitted = load_field(field)
+    own = fitted.field.grid
+    source = load_volume(like) if like is not None else None
+    grid = source.grid if source is not None else covering_grid(own, voxel_mm or max(own.spacing_mm))
+    volume, tissues = render(fitted, grid)
+    space_of = source if source is not None else Volume(volume.data, grid)
+    sidecar = Provenance(inputs, 0, {"VoxelMm": list(grid.spacing_mm)}).sidecar()
+    return [
+        write_image(in_space_of(space_of, volume), image, sidecar, force=force),
+        *write_tissues(tissues, target, "", sidecar, space_of, force=force),
+    ]

@@ -1,0 +1,254 @@
+"""Simulate from files to files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from mrcore.data.acquisition import to_json
+from mrcore.errors import BadInputError
+from mrcore.io.sidecar import read_json, sidecar_path
+from mrcore.io.tissues import load_tissues
+from mrcore.io.volumes import load_volume
+from mrcore.segmentation.brainmask import is_skull_stripped
+from mrkit.anatomy.scans import find_scans
+from mrkit.anatomy.subject import Subject, read_subject
+from mrkit.files.job import Job, job_of
+from mrkit.files.outputs import check_targets, in_space_of, write_image, write_page, write_tissues
+from mrkit.files.provenance import Provenance, Record, input_files, installed_versions
+from mrkit.report.report import build_report
+from mrkit.simulation.page import Calibrated, simulate_report
+from mrkit.simulation.protocol import NO_CHANGES, Changes, Gauge, bloch_protocol
+from mrkit.simulation.simulate import SimulatedScan, simulate_ulf
+from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, from_json
+from ulfsim.artefacts.artefacts import to_json as artefacts_to_json
+from ulfsim.artefacts.draws import MILD, STRONG, ArtefactRange
+from ulfsim.calibration.gains import to_json as calibration_to_json
+from ulfsim.kspace_file import save_k_space
+from ulfsim.measurement.contrast import measure, pairs
+from ulfsim.protocols.presets import Preset
+
+ARTEFACT_RANGES: Mapping[str, ArtefactRange] = MappingProxyType({"mild": MILD, "strong": STRONG})
+"""Ranges by the names of the command line."""
+
+
+@dataclass(frozen=True)
+class SimulateJob:
+    """A simulation from files.
+
+    Attributes:
+        common: what other commands share.
+        preset: name of a preset; not used with `like` or `protocol`.
+        like: files of real scans.
+        like_tissues: a label map or three probability maps of the one scan in `like`.
+        protocol: BIDS sidecar of a sequence; needs `changes.voxel_mm` and `wm_snr`.
+        field_t: field of `protocol`; by default as it says.
+        tissue_table: user's relaxation times for `protocol`.
+        changes: to the protocol.
+        wm_snr: SNR of white matter, scaling all others.
+        gauge: what fixes the gains.
+        artefacts: name in ARTEFACT_RANGES, or a JSON file.
+        with_k_space: whether to write k-space.
+    """
+
+    common: Job
+    preset: str = "hyperfine-t1w"
+    like: tuple[Path, ...] = ()
+    like_tissues: tuple[Path, ...] = ()
+    protocol: Path | None = None
+    field_t: float | None = None
+    tissue_table: Path | None = None
+    changes: Changes = NO_CHANGES
+    wm_snr: float | None = None
+    gauge: Gauge = Gauge.ABSOLUTE
+    artefacts: str | None = None
+    with_k_space: bool = False
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are read, by role."""
+        several = len(self.like) > 1
+        likes = {f"like {n}" if several else "like": path for n, path in enumerate(self.like, start=1)}
+        files = self.common.files | likes
+        files |= {f"tissues of like {n}": path for n, path in enumerate(self.like_tissues, start=1)}
+        others = {"protocol": self.protocol, "tissue table": self.tissue_table, "artefacts": self.artefact_file}
+        return files | {role: path for role, path in others.items() if path is not None}
+
+    @property
+    def artefact_file(self) -> Path | None:
+        """The file of artefacts, where it is not a name."""
+        return None if self.artefacts is None or self.artefacts in ARTEFACT_RANGES else Path(self.artefacts)
+
+    @property
+    def images(self) -> list[Path]:
+        """The images that are written."""
+        target = self.common.target
+        return [target.image("ulf"), target.image("truth"), *target.tissues("")]
+
+    @property
+    def k_space_file(self) -> Path:
+        """Where k-space goes."""
+        return self.common.target.directory / f"{self.common.target.stem}_ulf_kspace.npz"
+
+    @property
+    def others(self) -> list[Path]:
+        """The further files that are written: page and k-space."""
+        page = [self.common.target.report("ulf")] if self.common.with_report else []
+        return page + [self.k_space_file, sidecar_path(self.k_space_file)] * self.with_k_space
+
+
+def job_of_simulation(arguments: argparse.Namespace) -> SimulateJob:
+    """Return the job that the arguments of `mrkit simulate` describe."""
+    changes = Changes(
+        voxel_mm=tuple(arguments.voxel) if arguments.voxel else None,
+        slice_axis=arguments.slice_axis,
+        tilt_deg=tuple(arguments.tilt) if arguments.tilt else None,
+        noise_fwhm_mm=tuple(arguments.noise_fwhm) if arguments.noise_fwhm else None,
+        n_channels=arguments.channels,
+        snr=dict(arguments.target_snr) if arguments.target_snr else None,
+    )
+    return SimulateJob(
+        common=job_of(arguments),
+        preset=arguments.preset,
+        like=tuple(scan.path for place in arguments.like or () for scan in find_scans(place, "--like")),
+        like_tissues=tuple(arguments.like_tissues or ()),
+        protocol=arguments.protocol,
+        field_t=arguments.field,
+        tissue_table=arguments.tissue_table,
+        changes=changes,
+        wm_snr=arguments.wm_snr,
+        gauge=Gauge(arguments.gauge),
+        artefacts=arguments.artefacts,
+        with_k_space=arguments.k_space,
+    )
+
+
+def simulate_files(job: SimulateJob) -> list[Path]:
+    """Simulate a scan and write scan, truth, tissues, k-space and report; return what was written.
+
+    Everything that can be refused is refused before the first file is written.
+    """
+    check_targets(job.images, job.others, job.files.values(), force=job.common.force)
+    preset = _preset(job)
+    artefacts = _artefacts(job)
+    like = [load_volume(path) for path in job.like]
+    like_tissues = [load_tissues(job.like_tissues)] if job.like_tissues else []
+    subject = read_subject(job.common)
+    result = simulate_ulf(
+        subject.volume,
+        preset=preset,
+        like=like,
+        like_tissues=like_tissues,
+        changes=job.changes,
+        wm_snr=job.wm_snr,
+        gauge=job.gauge,
+        artefacts=artefacts,
+        tissues=subject.tissues,
+        mask=subject.mask,
+        segmenter=subject.segmenter,
+        seed=job.common.seed,
+    )
+    return _write(job, subject, result)
+
+
+def _preset(job: SimulateJob) -> str | Preset:
+    if job.protocol is None:
+        unused = {"--field": job.field_t, "--tissue-table": job.tissue_table}
+        if given := [name for name, value in unused.items() if value is not None]:
+            raise BadInputError(f"{' and '.join(given)} change a contrast by the Bloch equations; give --protocol too")
+        return job.preset
+    if job.changes.voxel_mm is None or job.wm_snr is None:
+        raise BadInputError(
+            "--protocol says how a sequence weights tissues, not what a scanner delivers: give --voxel and --wm-snr too"
+        )
+    return bloch_protocol(job.protocol, job.field_t, job.changes.voxel_mm, job.wm_snr, job.tissue_table)
+
+
+def _artefacts(job: SimulateJob) -> Artefacts | ArtefactRange:
+    if job.artefacts is None:
+        return NO_ARTEFACTS
+    path = job.artefact_file
+    if path is None:
+        return ARTEFACT_RANGES[job.artefacts]
+    values = read_json(path)
+    block = values.get("Artefacts", values)
+    if not isinstance(block, Mapping):
+        raise BadInputError(f"{path}: 'Artefacts' must hold one block per artefact, got {type(block).__name__}")
+    return from_json(block)
+
+
+def _write(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[Path]:
+    target, force = job.common.target, job.common.force
+    # The page comes first: should it fail, no results without a report stay behind.
+    page = _page(job, subject, result) if job.common.with_report else None
+    sidecar = _provenance(job, subject, result).sidecar() | {"SkullStripped": is_skull_stripped(subject.volume)}
+    scan_sidecar = (
+        sidecar
+        | to_json(result.acquisition)
+        | {
+            "Calibration": calibration_to_json(result.calibration),
+            "Artefacts": artefacts_to_json(result.simulation.artefacts),
+        }
+    )
+    truth_sidecar = sidecar | {"Description": "The simulated object without blur and noise, in the scan's contrast"}
+    written = [
+        write_image(in_space_of(subject.volume, result.scan), target.image("ulf"), scan_sidecar, force=force),
+        write_image(in_space_of(subject.volume, result.truth), target.image("truth"), truth_sidecar, force=force),
+        *write_tissues(result.tissues, target, "", sidecar, subject.volume, force=force),
+    ]
+    if job.with_k_space:
+        save_k_space(result.simulation, job.k_space_file, force=force)
+        written.append(job.k_space_file)
+    if page is not None:
+        written.append(write_page(page, target.report("ulf"), force=force))
+    return written
+
+
+def _provenance(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Provenance:
+    protocol: dict[str, object] = {"Preset": job.preset}
+    if job.like or job.protocol:
+        protocol = {"Like": [p.name for p in job.like], "Protocol": job.protocol and job.protocol.name}
+    tissues = {"Tissues": [path.name for path in job.common.tissues]} if job.common.tissues else {}
+    parameters = {
+        **protocol,
+        "Changes": {name: value for name, value in vars(job.changes).items() if value is not None},
+        "WmSnr": job.wm_snr,
+        "Gauge": job.gauge.value,
+        "Artefacts": job.artefacts,
+        "Weighting": subject.weighting,
+        "Segmenter": job.common.segmenter_used,
+        "Mask": job.common.mask_used,
+        **tissues,
+    }
+    return Provenance(job.files, job.common.seed, parameters, result.notes)
+
+
+def _page(job: SimulateJob, subject: Subject, result: SimulatedScan) -> str:
+    seen = measure(result.scan, result.scan_tissues, result.acquisition.noise_sd)
+    measured = dict(zip(seen.names, seen.snr, strict=True))
+    target = result.preset.snr
+    calibrated = [Calibrated(f"SNR {name}", value, measured[name]) for name, value in target.items()]
+    calibrated += [Calibrated(f"CNR {a}-{b}", target[a] - target[b], seen.cnr(a, b)) for a, b in pairs(seen.names)]
+    provenance = _provenance(job, subject, result)
+    record = Record(
+        seed=job.common.seed,
+        segmenter=job.common.segmenter_used,
+        notes=result.notes,
+        inputs=input_files(job.files),
+        parameters=provenance.parameters,
+        versions=installed_versions(),
+    )
+    report = simulate_report(
+        source=subject.volume,
+        truth=result.truth,
+        scan=result.scan,
+        tissues=result.tissues,
+        mask=result.mask,
+        calibrated=calibrated,
+        calibration=result.calibration,
+        record=record,
+    )
+    return build_report(report)

@@ -1,0 +1,249 @@
+"""`mrkit superresolve`: this subject's own image on a finer grid."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrkit.arguments import add_brain, add_run, positive, whole
+
+if TYPE_CHECKING:
+    from mrkit.arguments import Commands
+
+PRIORS = ("none", "denoiser")
+LIKELIHOODS = ("rician", "absolute")
+GAUGES = ("absolute", "none")
+
+_DESCRIPTION = """\
+Bring an ultra-low-field scan to a finer grid: an implicit neural representation of this subject alone is fitted so
+that the model of the acquisition (voxels, blur, Rician noise) predicts the scan. Image and tissues come from one fit.
+No other person's images are used, unless you ask for --prior denoiser or --init."""
+
+_EPILOG = """\
+examples:
+  mrkit superresolve sub-01_T1w.nii.gz out/ --voxel 1.0 --seed 1
+  mrkit superresolve sub-01_T1w.nii.gz out/ --preview             a smooth image in seconds: is the input right?
+  mrkit superresolve sub-01_T1w.nii.gz out/ --uncertainty 6       with maps of how far to trust it
+  mrkit superresolve sub-01_T1w.nii.gz out/ --compare             every method on this scan, in one table
+  mrkit superresolve ax_T1w.nii.gz cor_T1w.nii.gz sag_T1w.nii.gz out/    several scans of one person, one image
+  mrkit superresolve out/t1_ulf.nii.gz out/ --tissues out/on_the_scan_grid_dseg.nii.gz
+
+writes into OUT, for an input IMAGE.nii.gz:
+  IMAGE_sr.nii.gz                     the image, over the scan's field of view
+  IMAGE_sr_dseg.nii.gz, IMAGE_sr_label-CSF|GM|WM_probseg.nii.gz    its tissues
+  IMAGE_cubic.nii.gz                  cubic interpolation of the scan, for comparison
+  IMAGE_residualz.nii.gz              (scan - prediction) / noise sd, on the scan's grid: structure here was missed
+  IMAGE_sr_sd.nii.gz                  with --uncertainty: standard deviation of the image, what the scan leaves open
+                                      included
+  IMAGE_sr_nullspace.nii.gz           with --uncertainty: the part of the image that the scan cannot see
+  IMAGE_sr_mapped.nii.gz              with --contrast-of: the image in the contrast of that scan
+  IMAGE_sr_field.safetensors          with --save-field: the fitted field, for `mrkit render`
+  IMAGE_sr_comparison.json            with --compare: the table of the report
+  IMAGE_sr_report.html                pictures of all of them in three planes
+
+Of several scans each contrast gets one IMAGE_sr, named by its first scan and on the axes of the first scan of all; they
+are aligned within the fit, and share the tissues. Poses, scales and the weights of slices are in the sidecars.
+
+The noise of the scan is estimated, its protocol is read from the .json beside it where mrkit wrote one.
+--uncertainty and --compare take many fits. Each finished one is kept in OUT/.IMAGE_members until all results are
+written: the same command, run again after an interruption, goes on where it was."""
+
+
+def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "superresolve",
+        parents=[common],
+        help="a finer image and tissues from an ultra-low-field scan",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="ultra-low-field scan, with or without its skull; several of one person (other orientations or contrasts) "
+        "give one image, on the first one's axes",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results; made if missing")
+    parser.add_argument(
+        "--voxel",
+        type=positive,
+        default=1.0,
+        metavar="MM",
+        help="voxel size of the result in mm (default: %(default)s)",
+    )
+    _add_fit(parser)
+    _add_contrast(parser)
+    _add_trust(parser)
+    add_brain(parser, "IMAGE")
+    add_run(parser)
+    _add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fit")
+    group.add_argument(
+        "--regularisation",
+        type=_regularisation,
+        default=None,
+        metavar="auto|W",
+        help="weight of total variation per square mm (WM = 1); auto, the default, takes the one that predicts scan "
+        "voxels best that it has not seen",
+    )
+    group.add_argument(
+        "--prior",
+        choices=PRIORS,
+        default=PRIORS[0],
+        help="denoiser: pull the image towards what a network, trained on ordinary brains of other people, holds for "
+        "likely (default: %(default)s)",
+    )
+    group.add_argument(
+        "--likelihood",
+        choices=LIKELIHOODS,
+        default=LIKELIHOODS[0],
+        help="absolute: sum absolute errors, which spikes and ghosts move less (default: %(default)s)",
+    )
+    group.add_argument(
+        "--bias-field", action="store_true", help="find a smooth receive field with the image, and take it out of it"
+    )
+    group.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="start from this image or field (.safetensors): an earlier one of the same person, or a template; detail "
+        "that the scan does not show may then be that image's",
+    )
+    group.add_argument("--preview", action="store_true", help="no fit: the smooth image that it would start from")
+
+
+def _add_contrast(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("contrast")
+    group.add_argument(
+        "--contrast-of",
+        type=Path,
+        metavar="FILE",
+        help="write the image in the contrast of this high-field scan, too: gains of the tissues, calibrated as "
+        "`mrkit simulate` does, are undone by one rising curve. It may be another person's, since nothing of its "
+        "anatomy enters; nothing is gained but the looks",
+    )
+    group.add_argument(
+        "--gauge",
+        choices=GAUGES,
+        default=GAUGES[0],
+        help="what fixes these gains: the SNR of every tissue, or contrasts alone as published by HULFSynth (none) "
+        "(default: %(default)s)",
+    )
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("trust")
+    group.add_argument(
+        "--uncertainty",
+        type=_even,
+        default=0,
+        metavar="N",
+        help="fit N more times, to parts of the scan and from other seeds, and write the image's standard deviation "
+        "and the part of it that the scan cannot see; N is even, 6 is a good number",
+    )
+    group.add_argument(
+        "--compare",
+        action="store_true",
+        help="run every method on this scan, from the scan alone, and judge them by what needs no truth; an hour or "
+        "more at 1 mm",
+    )
+    group.add_argument("--save-field", action="store_true", help="write the fitted field, for `mrkit render`")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("device")
+    group.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where fits run: cpu, cuda, cuda:1 or another device of torch; what precedes and follows them runs on the "
+        "CPU (default: %(default)s)",
+    )
+
+
+def _regularisation(text: str) -> float | None:
+    return None if text == "auto" else positive(text)
+
+
+def _even(text: str) -> int:
+    value = whole(text)
+    if value % 2:
+        raise argparse.ArgumentTypeError(f"expected an even number (fits come in pairs), got '{text}'")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit, write and name the files; return 0."""
+    from mrkit.devices import use_threads
+
+    use_threads(arguments.threads)
+    arguments.image = arguments.images[0]
+    for path in _one(arguments) if len(arguments.images) == 1 else _several(arguments):
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _one(arguments: argparse.Namespace) -> list[Path]:
+    from mrkit.files.job import job_of
+    from mrkit.simulation.protocol import Gauge
+    from mrkit.superresolution.job import SuperresolveJob, superresolve_files
+
+    job = SuperresolveJob(
+        job_of(arguments),
+        arguments.voxel,
+        tv_weight=arguments.regularisation,
+        with_denoiser=arguments.prior == "denoiser",
+        with_absolute_errors=arguments.likelihood == "absolute",
+        free_of_bias=arguments.bias_field,
+        init=arguments.init,
+        n_members=arguments.uncertainty,
+        with_comparison=arguments.compare,
+        with_field=arguments.save_field,
+        preview=arguments.preview,
+        device=arguments.device,
+        contrast_of=arguments.contrast_of,
+        gauge=Gauge(arguments.gauge),
+    )
+    return superresolve_files(job)
+
+
+def _several(arguments: argparse.Namespace) -> list[Path]:
+    from mrcore.errors import BadInputError
+    from mrkit.files.job import job_of
+    from mrkit.superresolution.job_several import SeveralJob, superresolve_several_files
+
+    given = {
+        "--init": arguments.init,
+        "--likelihood": arguments.likelihood != LIKELIHOODS[0],
+        "--bias-field": arguments.bias_field,
+        "--uncertainty": arguments.uncertainty,
+        "--compare": arguments.compare,
+        "--preview": arguments.preview,
+        "--contrast-of": arguments.contrast_of,
+    }
+    for option, value in given.items():
+        if value:
+            raise BadInputError(
+                f"{option} takes one scan, got {len(arguments.images)}; leave it out, or run them one by one"
+            )
+    job = SeveralJob(
+        job_of(arguments),
+        tuple(arguments.images[1:]),
+        arguments.voxel,
+        tv_weight=arguments.regularisation,
+        with_denoiser=arguments.prior == "denoiser",
+        with_field=arguments.save_field,
+        device=arguments.device,
+    )
+    return superresolve_several_files(job)

@@ -1,0 +1,1 @@
+"""The verb `transfer`: blur and noise learnt from pairs of scans."""

@@ -1,0 +1,1 @@
+"""Coil sensitivities and channels."""

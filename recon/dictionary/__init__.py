@@ -1,0 +1,1 @@
+"""Signals over T1 and T2, and matching them."""

@@ -1,0 +1,1 @@
+"""From temporal components to samples: subspace, coils, Fourier transform."""

@@ -1,0 +1,1 @@
+"""Raw data, sequences and trajectories in files."""

@@ -1,0 +1,1 @@
+"""Reconstruction methods, from samples to components and maps."""

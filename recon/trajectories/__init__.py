@@ -1,0 +1,1 @@
+"""Where samples lie in k-space, and how densely."""

@@ -1,0 +1,351 @@
+"""Round trips of images: orientation, oblique axes, slopes, formats, sidecars, bytes."""
+
+import gzip
+import itertools
+import json
+import logging
+import struct
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from mrcore.data.grid import Grid
+from mrcore.data.volume import Volume
+from mrcore.errors import BadInputError, GridMismatchError
+from mrcore.io.atomic import atomic_write, refuse_existing
+from mrcore.io.sidecar import source_keys
+from mrcore.io.volumes import load_volume, save_labels, save_volume
+
+SHAPE = (5, 6, 7)
+ORIENTATIONS = [
+    (order, flips)
+    for order in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]  # fmt: skip
+
+
+def an_image(shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).uniform(1, 100, shape).astype(np.float32)
+
+
+def oriented(order, flips, spacing_mm=(0.9, 1.3, 5.2)):
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, list(order)] * flips * np.asarray(spacing_mm)
+    affine[:3, 3] = (-31.5, 17.25, 4.125)
+    return affine
+
+
+def oblique(angles_deg=(10.0, -25.0, 40.0), spacing_mm=(0.9, 1.3, 5.2), flip=1):
+    affine = np.eye(4)
+    a, b, c = np.radians(angles_deg)
+    affine[:3, :3] = nib.eulerangles.euler2mat(a, b, c) * np.asarray(spacing_mm) * (flip, 1, 1)
+    affine[:3, 3] = (-31.5, 17.25, 4.125)
+    return affine
+
+
+def write(path, data, affine, codes=(1, 1), header_type=nib.Nifti1Image):
+    image = header_type(data, affine)
+    image.header.set_xyzt_units("mm")
+    image.header.set_sform(affine, code=codes[0])
+    image.header.set_qform(affine, code=codes[1])
+    image.to_filename(path)
+    return path
+
+
+@pytest.mark.parametrize(("order", "flips"), ORIENTATIONS)
+def test_each_of_the_48_orientations_survives(tmp_path, order, flips):
+    data, affine = an_image(), oriented(order, flips)
+    volume = load_volume(write(tmp_path / "in.nii", data, affine))
+    assert np.array_equal(volume.data.numpy(), data)
+    assert np.abs(volume.grid.affine - affine).max() < 1e-5
+    assert volume.meta["Warnings"] == []
+    save_volume(volume, tmp_path / "out.nii.gz", sidecar={})
+    again = nib.load(tmp_path / "out.nii.gz")
+    assert nib.aff2axcodes(again.affine) == nib.aff2axcodes(affine)
+    assert np.array_equal(again.get_fdata(), data)
+    for stored, code in (again.get_sform(coded=True), again.get_qform(coded=True)):
+        assert code == 1
+        assert np.abs(stored - affine).max() < 1e-4
+    assert again.header.get_xyzt_units()[0] == "mm"
+    assert load_volume(tmp_path / "out.nii.gz").meta["Warnings"] == []
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+@pytest.mark.parametrize("angles_deg", [(0, 0, 3.7), (10, -25, 40), (1e-3, 179.99, 0), (0.01, 0.02, 179.97)])
+def test_oblique_axes_survive_without_a_false_warning(tmp_path, angles_deg, flip):
+    affine = oblique(angles_deg, flip=flip)
+    volume = Volume(torch.from_numpy(an_image((40, 50, 60))), Grid((40, 50, 60), affine))
+    save_volume(volume, tmp_path / "out.nii.gz", sidecar={})
+    again = load_volume(tmp_path / "out.nii.gz")
+    assert again.grid.matches(volume.grid)
+    assert again.meta["Warnings"] == []
+    # Near half a turn the float32 quaternion of NIfTI-1 loses up to 1.2e-3 rad.
+    assert np.abs(nib.load(tmp_path / "out.nii.gz").get_qform() - affine).max() < 1.2e-3 * 5.2
+
+
+@pytest.mark.parametrize(("suffix", "image_type"), [
+    (".nii", nib.Nifti1Image), (".nii.gz", nib.Nifti1Image), (".nii", nib.Nifti2Image), (".nii.gz", nib.Nifti2Image),
+])  # fmt: skip
+def test_nifti_1_and_2_are_read(tmp_path, suffix, image_type):
+    data, affine = an_image(), oblique()
+    volume = load_volume(write(tmp_path / f"in{suffix}", data, affine, header_type=image_type))
+    assert np.array_equal(volume.data.numpy(), data)
+    assert np.abs(volume.grid.affine - affine).max() < 1e-5
+
+
+@pytest.mark.parametrize("suffix", [".mgh", ".mgz"])
+def test_mgh_is_read(tmp_path, suffix):
+    data, affine = an_image(), oblique(flip=-1)
+    nib.MGHImage(data, affine).to_filename(tmp_path / f"in{suffix}")
+    volume = load_volume(tmp_path / f"in{suffix}")
+    assert np.array_equal(volume.data.numpy(), data)
+    assert np.abs(volume.grid.affine - affine).max() < 1e-4
+    assert volume.data.dtype == torch.float32
+
+
+def test_format_is_told_by_content_not_by_name(tmp_path):
+    path = write(tmp_path / "in.nii.gz", an_image(), oblique())
+    named_wrongly = path.rename(tmp_path / "in.nii")
+    assert np.array_equal(load_volume(named_wrongly).data.numpy(), an_image())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64", ">i2"])
+def test_stored_types_become_float32(tmp_path, dtype):
+    data = an_image().astype(dtype)
+    image = nib.Nifti1Image(data, oblique())
+    image.header.set_data_dtype(dtype)
+    image.to_filename(tmp_path / "in.nii")
+    volume = load_volume(tmp_path / "in.nii")
+    assert volume.data.dtype == torch.float32
+    assert np.array_equal(volume.data.numpy(), data.astype(np.float32))
+
+
+def test_slope_and_intercept_are_applied_once(tmp_path):
+    stored = an_image().astype(np.int16)
+    image = nib.Nifti1Image(stored, oblique())
+    path = tmp_path / "in.nii"
+    image.to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[112:120] = struct.pack("<2f", 2.5, -3.25)
+    path.write_bytes(content)
+    volume = load_volume(path)
+    assert np.allclose(volume.data.numpy(), 2.5 * stored - 3.25)
+    save_volume(volume, tmp_path / "out.nii", sidecar={})
+    assert torch.equal(load_volume(tmp_path / "out.nii").data, volume.data)
+
+
+def test_one_volume_in_a_fourth_axis_is_accepted(tmp_path):
+    data = an_image()
+    path = write(tmp_path / "in.nii", data[..., None], oblique())
+    assert np.array_equal(load_volume(path).data.numpy(), data)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("micron", 1e3)])
+def test_other_units_of_length_are_converted_exactly(tmp_path, caplog, unit, factor):
+    affine = oblique()
+    affine[:3] *= factor
+    image = nib.Nifti1Image(an_image(), affine)
+    image.header.set_xyzt_units(unit)
+    image.to_filename(tmp_path / "in.nii")
+    with caplog.at_level(logging.WARNING):
+        volume = load_volume(tmp_path / "in.nii")
+    assert np.allclose(volume.grid.affine, oblique(), rtol=1e-5)
+    assert f"the header gives lengths in {unit}s; they were converted to mm" in caplog.text
+
+
+def test_unknown_unit_means_mm(tmp_path):
+    image = nib.Nifti1Image(an_image(), oblique())
+    image.header.set_xyzt_units("unknown")
+    image.to_filename(tmp_path / "in.nii")
+    assert load_volume(tmp_path / "in.nii").grid.spacing_mm == pytest.approx((0.9, 1.3, 5.2), rel=1e-5)
+
+
+def test_qform_alone_is_used(tmp_path):
+    affine = oblique()
+    volume = load_volume(write(tmp_path / "in.nii", an_image(), affine, codes=(0, 1)))
+    assert np.abs(volume.grid.affine - affine).max() < 1e-4
+
+
+def test_qform_that_disagrees_gives_a_warning_and_the_sform_wins(tmp_path, caplog):
+    affine = oblique()
+    image = nib.Nifti1Image(an_image(), affine)
+    other = affine.copy()
+    other[0, 3] += 0.004
+    image.header.set_sform(affine, code=1)
+    image.header.set_qform(other, code=1)
+    image.to_filename(tmp_path / "in.nii")
+    with caplog.at_level(logging.WARNING):
+        volume = load_volume(tmp_path / "in.nii")
+    assert "sform and qform disagree by 0.004 mm" in caplog.text
+    assert np.abs(volume.grid.affine - affine).max() < 1e-4
+    assert any("disagree" in str(text) for text in volume.meta["Warnings"])
+
+
+def test_no_position_at_all_gives_a_warning(tmp_path, caplog):
+    path = write(tmp_path / "in.nii", an_image(), np.diag([2.0, 2, 2, 1]))
+    content = bytearray(path.read_bytes())
+    content[252:256] = bytes(4)
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        load_volume(path)
+    assert "neither sform nor qform is set" in caplog.text
+
+
+def test_shears_stay_in_the_sform_and_switch_the_qform_off(tmp_path, caplog):
+    affine = oblique()
+    affine[0, 1] += 0.05
+    volume = Volume(torch.from_numpy(an_image()), Grid(SHAPE, affine))
+    with caplog.at_level(logging.WARNING):
+        save_volume(volume, tmp_path / "out.nii.gz", sidecar={})
+    assert "the affine has shears" in caplog.text
+    image = nib.load(tmp_path / "out.nii.gz")
+    assert int(image.header["qform_code"]) == 0
+    assert load_volume(tmp_path / "out.nii.gz").grid.matches(volume.grid, 1e-4)
+
+
+def test_code_of_the_world_space_is_kept(tmp_path):
+    volume = load_volume(write(tmp_path / "in.nii", an_image(), oblique(), codes=(4, 0)))
+    save_volume(volume, tmp_path / "out.nii", sidecar={})
+    image = nib.load(tmp_path / "out.nii")
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (4, 4)
+
+
+def test_sidecar_is_read_and_written_with_provenance(tmp_path):
+    path = write(tmp_path / "sub-01_T1w.nii.gz", an_image(), oblique())
+    (tmp_path / "sub-01_T1w.json").write_text(json.dumps({"MagneticFieldStrength": 0.064}))
+    volume = load_volume(path)
+    assert volume.meta["MagneticFieldStrength"] == 0.064
+    sidecar = {"Seed": 3, **source_keys([volume.meta])}
+    save_volume(volume, tmp_path / "out" / "sr.nii.gz", sidecar=sidecar)
+    written = json.loads((tmp_path / "out" / "sr.json").read_text())
+    assert written["GeneratedBy"][0]["Name"] == "mrkit"
+    assert written["Sources"] == ["sub-01_T1w.nii.gz"]
+    assert written["SourcesSHA256"] == {"sub-01_T1w.nii.gz": volume.meta["SourceSHA256"]}
+    assert written["Seed"] == 3
+    assert len(str(volume.meta["SourceSHA256"])) == 64
+
+
+def test_broken_sidecar_is_a_warning(tmp_path, caplog):
+    path = write(tmp_path / "in.nii.gz", an_image(), oblique())
+    (tmp_path / "in.json").write_text("{'no': json")
+    with caplog.at_level(logging.WARNING):
+        load_volume(path)
+    assert "cannot be read as JSON" in caplog.text
+
+
+def test_same_volume_gives_the_same_bytes_at_another_time(tmp_path, monkeypatch):
+    volume = Volume(torch.from_numpy(an_image()), Grid(SHAPE, oblique()))
+    save_volume(volume, tmp_path / "a.nii.gz", sidecar={"Seed": 1, "Mean": 0.1})
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    save_volume(volume, tmp_path / "b.nii.gz", sidecar={"Mean": 0.1, "Seed": 1})
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert (tmp_path / "a.nii.gz").read_bytes()[4:8] == b"\0\0\0\0"  # gzip's time
+
+
+def test_written_images_are_float32_without_scaling(tmp_path):
+    volume = Volume(torch.from_numpy(an_image()).double(), Grid(SHAPE, oblique()))
+    save_volume(volume, tmp_path / "a.nii.gz", sidecar={})
+    content = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
+    assert struct.unpack("<h", content[70:72]) == (16,)
+    assert struct.unpack("<2f", content[112:120]) == (1.0, 0.0)
+
+
+def test_nothing_is_overwritten_without_force(tmp_path):
+    volume = Volume(torch.from_numpy(an_image()), Grid(SHAPE, oblique()))
+    save_volume(volume, tmp_path / "a.nii.gz", sidecar={})
+    before = (tmp_path / "a.nii.gz").read_bytes()
+    other = Volume(volume.data + 1, volume.grid)
+    with pytest.raises(BadInputError, match=r"exists already.*--force"):
+        save_volume(other, tmp_path / "a.nii.gz", sidecar={})
+    assert (tmp_path / "a.nii.gz").read_bytes() == before
+    save_volume(other, tmp_path / "a.nii.gz", sidecar={}, force=True)
+    assert torch.equal(load_volume(tmp_path / "a.nii.gz").data, other.data)
+
+
+def test_existing_sidecar_alone_stops_the_image_too(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(BadInputError, match="exists already"):
+        save_volume(Volume(torch.ones(SHAPE), Grid(SHAPE, np.eye(4))), tmp_path / "a.nii.gz", sidecar={})
+    assert not (tmp_path / "a.nii.gz").exists()
+
+
+def test_interrupted_write_leaves_nothing_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def interrupted():
+        with atomic_write(path, force=True) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_file_that_appears_during_the_work_is_not_replaced(tmp_path):
+    path = tmp_path / "a.bin"
+
+    def raced():
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(BadInputError, match="exists already"):
+        raced()
+    assert path.read_bytes() == b"theirs"
+
+
+def test_refuse_existing_makes_nothing_and_names_the_file_in_the_way(tmp_path):
+    refuse_existing([tmp_path / "new" / "a.nii.gz"], force=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInputError, match="is a file, not a folder"):
+        refuse_existing([tmp_path / "file" / "a.nii.gz"], force=True)
+    (tmp_path / "folder.nii.gz").mkdir()
+    with pytest.raises(BadInputError, match="a folder of that name"):
+        refuse_existing([tmp_path / "folder.nii.gz"], force=True)
+
+
+def test_save_refuses_what_a_file_cannot_hold(tmp_path):
+    grid = Grid(SHAPE, np.eye(4))
+    with pytest.raises(BadInputError, match="complex images are not written"):
+        save_volume(Volume(torch.ones(SHAPE, dtype=torch.complex64), grid), tmp_path / "a.nii.gz", sidecar={})
+    with pytest.raises(BadInputError, match=r"written as \.nii or \.nii\.gz"):
+        save_volume(Volume(torch.ones(SHAPE), grid), tmp_path / "a.mgz", sidecar={})
+    with pytest.raises(BadInputError, match="whole numbers from 0 to 255"):
+        save_labels(torch.full(SHAPE, 300), grid, tmp_path / "a.nii.gz", sidecar={})
+    with pytest.raises(GridMismatchError, match="do not fit the grid"):
+        save_labels(torch.ones((2, 2, 2)), grid, tmp_path / "a.nii.gz", sidecar={})
+    with pytest.raises(BadInputError, match="a value that JSON cannot"):
+        save_volume(Volume(torch.ones(SHAPE), grid), tmp_path / "b.nii.gz", sidecar={"Mean": float("nan")})
+
+
+def test_labels_are_stored_as_bytes(tmp_path):
+    labels = torch.arange(210).reshape(SHAPE).to(torch.uint8)
+    save_labels(labels, Grid(SHAPE, oblique()), tmp_path / "a.nii.gz", sidecar={})
+    image = nib.load(tmp_path / "a.nii.gz")
+    assert image.get_data_dtype() == np.uint8
+    assert np.array_equal(np.asarray(image.dataobj), labels.numpy())
+
+
+@pytest.mark.parametrize("name", [
+    "t1/visualqc_id001_orig.mgz", "t1/stroke_3T_T2_brain.nii.gz", "t1/openms_long_p01_T1W_raw.nii.gz",
+    "ulf/lowgan_MS017_64mT_T1w.nii.gz",
+])  # fmt: skip
+def test_real_scans_survive_the_round_trip(shared_data, tmp_path, name):
+    path: Path = shared_data / name
+    volume, reference = load_volume(path), nib.load(path)
+    assert np.array_equal(volume.data.numpy(), reference.get_fdata(dtype=np.float32))
+    assert np.allclose(volume.grid.affine, reference.affine)
+    save_volume(volume, tmp_path / "out.nii.gz", sidecar={})
+    again = load_volume(tmp_path / "out.nii.gz")
+    assert torch.equal(again.data, volume.data)
+    assert again.grid.matches(volume.grid)
+    assert again.meta["Warnings"] == []

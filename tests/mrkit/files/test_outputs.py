@@ -1,0 +1,81 @@
+"""Names, checks and provenance of what the commands write."""
+
+import hashlib
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from mrcore.data.grid import Grid
+from mrcore.data.volume import TISSUES, TissueMap, Volume
+from mrcore.errors import BadInputError
+from mrcore.io.volumes import load_volume
+from mrkit.files.outputs import Target, check_targets, in_space_of, write_image, write_page, write_tissues
+from mrkit.files.provenance import Provenance
+
+GRID = Grid((6, 5, 4), np.diag([-1.5, 2.0, 3.0, 1.0]))
+
+
+def test_names_follow_the_input(tmp_path):
+    target = Target(tmp_path, "sub-01_T1w")
+    assert target.image("ulf").name == "sub-01_T1w_ulf.nii.gz"
+    assert target.report("sr").name == "sub-01_T1w_sr_report.html"
+    assert [path.name for path in target.tissues("")][:2] == [
+        "sub-01_T1w_dseg.nii.gz",
+        "sub-01_T1w_label-CSF_probseg.nii.gz",
+    ]
+    assert target.tissues("sr")[3].name == "sub-01_T1w_sr_label-WM_probseg.nii.gz"
+
+
+def test_sidecars_of_the_results_are_checked_too(tmp_path):
+    image = tmp_path / "a.nii.gz"
+    check_targets([image], [], [], force=False)
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(BadInputError, match=r"a\.json exists already"):
+        check_targets([image], [], [], force=False)
+    check_targets([image], [], [], force=True)
+
+
+def test_input_is_never_written_over_even_with_force(tmp_path):
+    image = tmp_path / "a.nii.gz"
+    image.write_bytes(b"x")
+    with pytest.raises(BadInputError, match="is an input and would be written over"):
+        check_targets([tmp_path / "sub" / ".." / "a.nii.gz"], [], [image], force=True)
+
+
+def test_provenance_names_files_by_content_not_by_folder(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(b"content")
+    values = Provenance({"image": path}, 7, {"VoxelMm": 1.5}, ("a note",)).sidecar()
+    assert values == {
+        "Sources": ["scan.nii.gz"],
+        "SourcesSHA256": {"scan.nii.gz": hashlib.sha256(b"content").hexdigest()},
+        "Seed": 7,
+        "Parameters": {"VoxelMm": 1.5},
+        "Notes": ["a note"],
+    }
+    assert str(tmp_path) not in json.dumps(values)
+
+
+def test_results_stay_in_the_world_space_of_their_source(tmp_path):
+    source = Volume(torch.ones(GRID.shape), GRID, {"SpaceCode": 4})
+    data = torch.arange(120.0).reshape(GRID.shape)
+    write_image(in_space_of(source, Volume(data, GRID)), tmp_path / "a.nii.gz", {}, force=False)
+    prob = torch.zeros((3, *GRID.shape))
+    prob[0, 1], prob[1, 2], prob[2, 3] = 1, 1, 1
+    target = Target(tmp_path, "b")
+    written = write_tissues(TissueMap(prob, TISSUES, GRID), target, "sr", {}, source, force=False)
+    assert written == target.tissues("sr")
+    for path in (tmp_path / "a.nii.gz", *written):
+        header = nib.load(path).header
+        assert (int(header["sform_code"]), int(header["qform_code"])) == (4, 4)
+    assert torch.equal(load_volume(tmp_path / "a.nii.gz").data, data)
+
+
+def test_page_is_written_whole_and_not_over_another(tmp_path):
+    write_page("<p>\u00d7</p>", tmp_path / "new" / "a.html", force=False)
+    assert (tmp_path / "new" / "a.html").read_text(encoding="utf-8") == "<p>\u00d7</p>"
+    with pytest.raises(BadInputError, match="exists already"):
+        write_page("", tmp_path / "new" / "a.html", force=False)

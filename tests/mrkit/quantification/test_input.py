@@ -1,0 +1,145 @@
+"""What `mrkit quantify` is given beside the raw data: trains, slice profiles, trajectories; what it refuses."""
+
+from dataclasses import replace
+from functools import partial
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from mrcore.data.grid import Grid
+from mrcore.errors import BadInputError
+from mrcore.signals.epg import SliceProfile
+from mrcore.signals.mrf_sequence import MrfSequence
+from mrkit.cli import main
+from mrkit.quantification import job as job_quantify
+from mrkit.quantification.input import IsmrmrdOptions, Train, read_data
+from recon.coils.loops import loop_coil_maps
+from recon.dictionary.dictionary import bssfp_model, fisp_model
+from recon.files.ismrmrd import write_ismrmrd
+from recon.files.npz import write_npz
+from recon.simulation import simulate_raw
+from recon.trajectories.builders import radial
+
+GRID = Grid((20, 20, 1), np.diag([6.0, 6.0, 6.0, 1.0]))
+N_FRAMES = 60
+SEQUENCE = MrfSequence(
+    20 + 40 * torch.sin(torch.linspace(0, 9.5, N_FRAMES)).abs(), torch.tensor(0.012), torch.tensor(0.006), ti_s=0.02
+)
+PROFILE = SliceProfile((0.8, 0.5, 0.2), (0.5, 0.25, 0.25))
+QUICK = ("--method", "cg", "--t1-range", "0.4", "2.0", "--t2-range", "0.02", "0.3", "--no-report")
+
+
+def scan(model=None):
+    x, y = torch.meshgrid(*[(torch.arange(20) - 10) / 10.0] * 2, indexing="ij")
+    disc = (x**2 + y**2).sqrt()[..., None] < 0.7
+    t1_s, t2_s = torch.full(GRID.shape, 0.9), torch.full(GRID.shape, 0.07)
+    trajectory = radial(GRID, N_FRAMES, lines_per_frame=2)
+    trajectory = replace(trajectory, k_cyc_per_mm=trajectory.k_cyc_per_mm.float())
+    of_sequence = None if model is None else model(SEQUENCE)
+    pd, coils = disc.to(torch.complex64), loop_coil_maps(GRID, 3)
+    return simulate_raw(t1_s, t2_s, pd, SEQUENCE, trajectory, coils, model=of_sequence)
+
+
+def quantify(*arguments):
+    return main(["quantify", *map(str, arguments)])
+
+
+def middle(path):
+    return float(np.median(np.asarray(nib.load(path).dataobj)[8:13, 8:13]))
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (partial(bssfp_model, off_resonance_hz=12.5), ("--balanced", "--off-resonance", "12.5")),
+        (partial(fisp_model, profile=PROFILE), ("--slice-profile", "profile.csv")),
+        (partial(bssfp_model, profile=PROFILE), ("--balanced", "--slice-profile", "profile.csv")),
+    ],
+)
+def test_the_train_that_is_said_is_the_one_that_is_fitted(tmp_path, model, options, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{f},{2 * w}\n" for f, w in zip(PROFILE.factors, PROFILE.weights, strict=True))
+    (tmp_path / "profile.csv").write_text("flip_factor,weight\n" + rows)
+    write_npz(scan(model), tmp_path / "raw.npz")
+    assert quantify("raw.npz", "right", *options, *QUICK) == 0
+    assert middle(tmp_path / "right/raw_desc-seconds_T1map.nii.gz") == pytest.approx(0.9, rel=0.05)
+    assert middle(tmp_path / "right/raw_desc-seconds_T2map.nii.gz") == pytest.approx(0.07, rel=0.1)
+    assert quantify("raw.npz", "wrong", *QUICK) == 0
+    assert middle(tmp_path / "wrong/raw_desc-seconds_T2map.nii.gz") != pytest.approx(0.07, rel=0.1)
+
+
+def test_a_trajectory_that_is_given_stands_for_a_wrong_one(tmp_path):
+    raw = scan()
+    path, given = tmp_path / "raw.npz", tmp_path / "k.npz"
+    write_npz(raw, path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    right = {name: arrays.pop(name) for name in ("k_cyc_per_mm", "frame", "n_frames")}
+    np.savez(given, **right)
+    np.savez(path, **arrays)
+    with pytest.raises(BadInputError, match="lacks k_cyc_per_mm"):
+        read_data(path, Train(), None, IsmrmrdOptions())
+    assert torch.equal(read_data(path, Train(), given, IsmrmrdOptions()).trajectory.frame, raw.trajectory.frame)
+    np.savez(path, **arrays, **(right | {"k_cyc_per_mm": 1e3 * right["k_cyc_per_mm"]}))
+    found = read_data(path, Train(), given, IsmrmrdOptions())
+    assert torch.equal(found.trajectory.k_cyc_per_mm, raw.trajectory.k_cyc_per_mm)
+    pytest.importorskip("h5py", reason="ISMRMRD files need h5py")
+    write_ismrmrd(raw, tmp_path / "raw.h5")
+    turned = right | {"k_cyc_per_mm": -right["k_cyc_per_mm"]}
+    np.savez(given, **turned)
+    found = read_data(tmp_path / "raw.h5", Train(), given, IsmrmrdOptions())
+    assert torch.equal(found.trajectory.k_cyc_per_mm, -raw.trajectory.k_cyc_per_mm)
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path):
+    write_npz(scan(), tmp_path / "raw.npz")
+    for options, part in (
+        ({"slice_index": 1}, "--slice"),
+        ({"k_unit": "rad/m"}, "--k-unit"),
+        ({"fov_mm": (120.0, 120.0, 6.0)}, "--fov"),
+    ):
+        with pytest.raises(BadInputError, match=part):
+            read_data(tmp_path / "raw.npz", Train(), None, IsmrmrdOptions(**options))
+    for train, part in (({"ti_s": 0.02}, "--sequence"), ({"off_resonance_hz": 5.0}, "--balanced")):
+        with pytest.raises(BadInputError, match=part):
+            Train(**train)
+
+
+def test_profiles_that_are_none_are_refused(tmp_path):
+    path = tmp_path / "profile.csv"
+    for text, part in (
+        ("angle\n1\n", "flip_factor"),
+        ("flip_factor\nnan\n", "finite"),
+        ("flip_factor,weight\n1,0\n", "not 0 throughout"),
+    ):
+        path.write_text(text)
+        with pytest.raises(BadInputError, match=part):
+            Train(slice_profile=path).model()
+
+
+def test_a_killed_comparison_goes_on_after_the_methods_that_were_finished(tmp_path, monkeypatch):
+    write_npz(scan(), tmp_path / "raw.npz")
+    arguments = (tmp_path / "raw.npz", tmp_path / "out", "--compare", *QUICK)
+    done, whole = [], job_quantify.quantify_prepared
+
+    def counted(ready, method, *others):
+        if method.title == "LRTV" and "LRTV" not in stopped:
+            stopped.append("LRTV")
+            raise KeyboardInterrupt
+        done.append(method.title)
+        return whole(ready, method, *others)
+
+    stopped: list[str] = []
+    few = {name: job_quantify.METHODS[name] for name in ("cg", "svd", "lrtv")}
+    monkeypatch.setattr(job_quantify, "METHODS", few)
+    monkeypatch.setattr(job_quantify, "quantify_prepared", counted)
+    assert quantify(*arguments) == 130
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+    assert quantify(*arguments) == 0
+    assert done == ["Subspace CG", "SVD-MRF", "LRTV"]
+    assert not list((tmp_path / "out").glob(".*"))
+    assert quantify(*arguments[:1], tmp_path / "plain", *QUICK) == 0
+    name = "raw_desc-seconds_T1map.nii.gz"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()

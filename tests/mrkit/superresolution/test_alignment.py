@@ -1,0 +1,105 @@
+"""Preparing several scans of one person: contrasts, first alignment, frame, start."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from operators import grid
+
+from inr.scans.alignment import Pose, apart, posed
+from mrcore.data.acquisition import Sequence, gaussian_psf
+from mrcore.data.volume import TissueMap, Volume
+from mrcore.errors import BadInputError
+from mrcore.forward import covering_grid, imaging_operator, predict
+from mrcore.noise import add_noise
+from mrcore.phantom import digital_head, head_grid
+from mrcore.random import seeded
+from mrkit.superresolution.lattice import on_lattice
+from mrkit.superresolution.stacks import prepare_stacks
+
+SPACING = (6.0, 6.0, 12.0)
+MOVED = (Pose((2.0, -3.0, 4.0), (-5.0, 3.0, 6.0)), Pose((-3.0, 1.0, 2.0), (4.0, -6.0, 2.0)))
+T2W = Sequence("T2w", tr_s=4.0, te_s=0.1)
+
+
+@pytest.fixture(scope="module")
+def head():
+    return digital_head(head_grid(32, 192.0), seed=2)
+
+
+@pytest.fixture(scope="module")
+def t2w():
+    """The same head in another contrast, with CSF at about 2.5 times WM."""
+    return digital_head(head_grid(32, 192.0), seed=2, sequence=T2W)
+
+
+def scanned(image: Volume, weighting: str, order=(0, 1, 2), pose: Pose | None = None, gain: float = 1.0) -> Volume:
+    """Return a skull-stripped scan whose header knows nothing of `pose`; intensities are times `gain`."""
+    header = grid((32, 32, 16), SPACING, order=order)
+    there = posed(header, pose or Pose())
+    clean = predict(imaging_operator(image.grid, there, gaussian_psf(SPACING)), image.data)
+    noisy = add_noise(clean, 0.02, seeded(1, f"{weighting}{order}")) * (clean > 0.1)
+    return Volume(gain * noisy, header, {"SourceFile": f"sub-01_{weighting}.nii.gz", "SkullStripped": True})
+
+
+def seen_by(head, scan: Volume) -> TissueMap:
+    return on_lattice(head.tissues, scan.grid)
+
+
+def test_scans_of_two_contrasts_are_laid_over_the_first(head, t2w):
+    scans = (
+        scanned(head.image, "T1w", gain=300.0),
+        scanned(head.image, "FLAIR", (1, 2, 0), MOVED[0], gain=250.0),
+        scanned(t2w.image, "T2w", (0, 2, 1), MOVED[1], gain=90.0),
+    )
+    # What is given counts more than a name.
+    weightings = ("T1w", "T1w", "T2w")
+    ready = prepare_stacks(scans, voxel_mm=6.0, tissues=seen_by(head, scans[0]), weightings=weightings)
+    assert ready.contrasts == ("T1w", "T2w")
+    assert [stack.contrast for stack in ready.stacks.stacks] == [0, 0, 1]
+    assert ready.stacks.stacks[0].pose == Pose()
+    for stack, true in zip(ready.stacks.stacks[1:], MOVED, strict=True):
+        left = apart(stack.pose, true, stack.scan.grid)
+        assert left.angle_deg < 2
+        assert left.distance_mm < 1.5
+    assert ready.scales == pytest.approx((300, 90 * t2w_grey(t2w)), rel=0.15)
+    assert ready.output_grid.matches(covering_grid(scans[0].grid, 6.0))
+    assert ready.start.shape == (2, *ready.lattice.shape)
+    csf, white = (ready.start[1][head.tissues.of(name) > 0.95].mean() for name in ("CSF", "WM"))
+    assert 1.2 < float(csf / white) < 2.5
+    assert ready.resegment is None
+    assert any(note.startswith("scan 2 (T1w): turned by") for note in ready.notes)
+
+
+def t2w_grey(t2w) -> float:
+    """Return the brighter of WM and GM: what scans are relative to."""
+    return max(float(t2w.image.data[t2w.tissues.of(name) > 0.99].mean()) for name in ("GM", "WM"))
+
+
+def test_the_first_scan_is_the_frame_and_t1w_is_what_is_segmented(head, t2w):
+    scans = (scanned(t2w.image, "T2w"), scanned(head.image, "T1w", (1, 2, 0), MOVED[0]))
+    ready = prepare_stacks(scans, voxel_mm=6.0)
+    assert ready.contrasts == ("T1w", "T2w")
+    assert [stack.contrast for stack in ready.stacks.stacks] == [1, 0]
+    assert ready.stacks.stacks[0].pose == Pose()
+    left = apart(ready.stacks.stacks[1].pose, MOVED[0], scans[1].grid)
+    assert left.angle_deg < 2
+    assert left.distance_mm < 1.5
+    # Segmented where the first scan lies, not where the T1w does.
+    same = (ready.tissues.mask & head.mask).sum() * 2 / (ready.tissues.mask.sum() + head.mask.sum())
+    assert float(same) > 0.9
+    assert ready.resegment is not None
+
+
+def test_scans_that_cannot_be_used_together_are_refused(head):
+    scan = scanned(head.image, "T1w")
+    with pytest.raises(BadInputError, match="got 1 scans and 2 weightings"):
+        prepare_stacks((scan,), weightings=("T1w", "T2w"))
+    with pytest.raises(BadInputError, match="output voxel must lie between"):
+        prepare_stacks((scan, scan), voxel_mm=20.0)
+    far = np.array(scan.grid.affine)
+    far[:3, 3] += 5000.0
+    elsewhere = Volume(torch.rand(scan.grid.shape), dataclasses.replace(scan.grid, affine=far))
+    with pytest.raises(BadInputError, match="do not overlap"):
+        prepare_stacks((scan, elsewhere), voxel_mm=6.0, tissues=seen_by(head, scan))

@@ -1,0 +1,1 @@
+"""What disturbs a scan: fields, motion, k-space errors, interference."""

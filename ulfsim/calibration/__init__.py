@@ -1,0 +1,1 @@
+"""Gains of tissues that give a scan the SNR and contrast asked for."""

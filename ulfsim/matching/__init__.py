@@ -1,0 +1,1 @@
+"""A protocol that meets a real scan."""

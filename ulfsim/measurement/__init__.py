@@ -1,0 +1,1 @@
+"""What a scan shows: contrast, noise, sharpness, and how like another scan it is."""

@@ -1,0 +1,1 @@
+"""What is to be simulated: presets, Bloch contrasts, targets, and ranges to draw from."""

@@ -1,0 +1,174 @@
+"""Contrast from the Bloch equations: presets for any sequence and field, and how uncertain their contrast is.
+
+This is the a-priori mode, for where no scan and no published SNR is at hand. The SNR of the whole scan (that of WM) is
+still to be given: what a scanner delivers depends on coil, averaging and reconstruction more than on the field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.grid import Triple
+from mrcore.data.volume import TISSUES
+from mrcore.errors import BadInputError
+from mrcore.random import seeded
+from mrcore.signals.steady_state import sequence_signal
+from mrcore.signals.tissue import TISSUE_TABLE, Tissue, relaxation
+from ulfsim.protocols.presets import PSF_SOURCE, Preset, bloch_snr
+
+COIL_NOISE = 7 / 4
+"""Power of the field in the SNR where the coil's resistance makes the noise (Hoult & Richards, JMR 1976;24:71)."""
+SAMPLE_NOISE = 1.0
+"""Power of the field in the SNR where the head makes the noise (Hoult & Lauterbur, JMR 1979;34:425)."""
+
+_LEAST_SIGNAL = 1e-3  # of WM: a tissue that is nulled exactly has no SNR that could be aimed at
+
+
+@dataclass(frozen=True)
+class BlochSpread:
+    """Signals of the tissues `names` relative to WM, as the tissue table predicts them.
+
+    `low` and `high` are the 5th and 95th percentile over relaxation times and PD drawn from the table's spreads.
+    `wm_gm` is the Michelson contrast (WM - GM) / (WM + GM), with its percentiles.
+    """
+
+    names: tuple[str, ...]
+    relative: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    wm_gm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ContrastCheck:
+    """What a preset delivers beside what the Bloch equations predict for its sequence; signals relative to WM."""
+
+    names: tuple[str, ...]
+    delivered: tuple[float, ...]
+    predicted: BlochSpread
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Tissues whose delivered signal the uncertainty of the tissue table does not explain."""
+        rows = zip(self.names, self.delivered, self.predicted.low, self.predicted.high, strict=True)
+        return tuple(name for name, value, low, high in rows if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9))
+
+
+def bloch_preset(
+    sequence: Sequence,
+    field_t: float,
+    voxel_mm: Triple,
+    wm_snr: float,
+    *,
+    names: tuple[str, ...] = TISSUES,
+    table: Mapping[str, Tissue] = TISSUE_TABLE,
+    slice_axis: str = "S",
+) -> Preset:
+    """Return the preset of a scan with `wm_snr` in WM and the Bloch signals of `sequence` at `field_t` elsewhere.
+
+    A tissue that the sequence nulls gets a thousandth of the SNR of WM, since a target must be positive. The point
+    spread is the default one: truncation and a Gaussian of one voxel.
+
+    Raises:
+        BadInputError: a sequence without TR or TE, a field that the table does not cover, or an SNR that is not
+            positive.
+    """
+    if not 0 < wm_snr < math.inf:
+        raise BadInputError(f"wm_snr must be positive and finite, got {wm_snr}")
+    snr = bloch_snr(sequence, field_t, wm_snr, names, table)
+    nulled = [name for name, value in snr.items() if value < _LEAST_SIGNAL * wm_snr]
+    snr = {name: max(value, _LEAST_SIGNAL * wm_snr) for name, value in snr.items()}
+    sources = dict.fromkeys(text for name in names for text in relaxation(name, field_t, table).sources)
+    source = (
+        f"SNR: WM {wm_snr:g} as given, other tissues by their Bloch signal ratios at {field_t:g} T"
+        + (f" ({', '.join(nulled)} nulled)" if nulled else "")
+        + f"; relaxation: {'; '.join(sources)}; {PSF_SOURCE}"
+    )
+    acquisition = Acquisition(field_t, voxel_mm, sequence, psf=gaussian_psf(voxel_mm), slice_axis=slice_axis)
+    return Preset(f"bloch-{sequence.weighting}-{field_t:g}T".lower(), acquisition, snr, source)
+
+
+def wm_snr_at(
+    field_t: float,
+    voxel_mm: Triple,
+    *,
+    reference_snr: float,
+    reference_field_t: float,
+    reference_voxel_mm: Triple,
+    power: float = COIL_NOISE,
+) -> float:
+    """Return the SNR that scaling laws predict from a reference scan: (field ratio)^power x ratio of voxel volumes.
+
+    `power` is COIL_NOISE or SAMPLE_NOISE; scan time, bandwidth, coil and the relaxation between the fields are not in
+    it. For orientation only: from 3 T the laws give 1.2e-3 and 2.1e-2 at 64 mT per unit volume, while the SNRs that
+    64 mT scanners deliver, with long averaging and filters, are far higher. Measured SNRs come first.
+
+    Raises:
+        BadInputError: a number that is not positive.
+    """
+    numbers = (field_t, *voxel_mm, reference_snr, reference_field_t, *reference_voxel_mm, power)
+    if not all(0 < number < math.inf for number in numbers):
+        raise BadInputError(f"fields, voxels, SNR and power must be positive, got {numbers}")
+    volume_ratio = math.prod(voxel_mm) / math.prod(reference_voxel_mm)
+    return float(reference_snr * (field_t / reference_field_t) ** power * volume_ratio)
+
+
+def bloch_spread(
+    sequence: Sequence,
+    field_t: float,
+    names: tuple[str, ...] = TISSUES,
+    table: Mapping[str, Tissue] = TISSUE_TABLE,
+    *,
+    n_draws: int = 4000,
+    seed: int = 0,
+) -> BlochSpread:
+    """Return the signals relative to WM and their uncertainty, from draws of T1, T2 and PD within their spreads.
+
+    Each is uniform between value - spread and value + spread (half the range of published values), independently of
+    the others, so that the order of GM and WM may be less certain here than it is in one person.
+
+    Raises:
+        BadInputError: as `bloch_preset`; names without WM and GM.
+    """
+    if not {"WM", "GM"} <= set(names):
+        raise BadInputError(f"contrast is given relative to WM and against GM; the tissues are {list(names)}")
+    generator = seeded(seed, "ulfsim.contrast:spread")
+    drawn = {name: _drawn_signals(sequence, field_t, name, table, n_draws, generator) for name in names}
+    relative = torch.stack([drawn[name] / drawn["WM"] for name in names])
+    michelson = (drawn["WM"] - drawn["GM"]) / (drawn["WM"] + drawn["GM"])
+    # The first draw is the table's value itself.
+    ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
+    low, high = torch.quantile(relative[:, 1:], ends, dim=1).tolist()
+    contrast_low, contrast_high = torch.quantile(michelson[1:], ends).tolist()
+    contrast = (float(michelson[0]), contrast_low, contrast_high)
+    return BlochSpread(names, tuple(relative[:, 0].tolist()), tuple(low), tuple(high), contrast)
+
+
+def check_contrast(preset: Preset, table: Mapping[str, Tissue] = TISSUE_TABLE) -> ContrastCheck:
+    """Return the contrast of a preset beside the one that the Bloch equations predict for its sequence and field.
+
+    Raises:
+        BadInputError: a preset without WM and GM, or whose sequence lacks TR or TE.
+    """
+    names = tuple(preset.snr)
+    predicted = bloch_spread(preset.acquisition.sequence, preset.acquisition.field_t, names, table)
+    return ContrastCheck(names, tuple(preset.snr[name] / preset.snr["WM"] for name in names), predicted)
+
+
+def _drawn_signals(
+    sequence: Sequence, field_t: float, name: str, table: Mapping[str, Tissue], n_draws: int, generator: torch.Generator
+) -> Tensor:
+    """Return signals (1 + n_draws) of one tissue: that of the table's values, then those of the draws."""
+    tissue = relaxation(name, field_t, table)
+    values = ((tissue.pd, tissue.pd_spread), (tissue.t1_s, tissue.t1_spread_s), (tissue.t2_s, tissue.t2_spread_s))
+    drawn = []
+    for value, spread in values:
+        part = 2 * torch.rand(n_draws, generator=generator, dtype=torch.float64) - 1
+        drawn.append(torch.cat([torch.tensor([value], dtype=torch.float64), value + spread * part]).clamp_min(1e-6))
+    return sequence_signal(sequence, drawn[0], drawn[1], drawn[2])
