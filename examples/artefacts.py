@@ -35,10 +35,10 @@ from mrkit.report.pictures import (
 )
 from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, from_json, interference, to_json
 from ulfsim.artefacts.draws import MILD, draw_artefacts
-from ulfsim.artefacts.encoding import Encoding
+from ulfsim.artefacts.encoding import AxisRoles
 from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias, peak_to_peak_ppm
 from ulfsim.artefacts.interference import Spike, Spikes, Zipper
-from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
+from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, ShotMotion, ShotPose, Wrap
 from ulfsim.plan import plan_scan, with_margin
 from ulfsim.protocols.presets import PRESETS
 from ulfsim.simulation import calibrated_simulation, simulate
@@ -82,8 +82,13 @@ print(f"scan {scan_grid.shape} of {acquisition.voxel_mm} mm, noise sd {acquisiti
 # are in world millimetres from the centre of the field of view; interference is in units of the noise.
 
 # %%
-ROWS = Encoding(readout_axis=0, phase_axis=1, bandwidth_hz=250.0)
-POSES = (Pose(), Pose((1.5, 0, 0), (0, 0, 2)), Pose((0, -1.5, 0), (1, 0, -2)), Pose((1, 1, 0), (0, 0, 3)))
+ROWS = AxisRoles(readout_axis=0, phase_axis=1, bandwidth_hz=250.0)
+POSES = (
+    ShotPose(),
+    ShotPose((1.5, 0, 0), (0, 0, 2)),
+    ShotPose((0, -1.5, 0), (1, 0, -2)),
+    ShotPose((1, 1, 0), (0, 0, 3)),
+)
 FIELD = B0Distortion((0, 60, 0, 90, 0, 0, -120, 90))
 GALLERY: dict[str, Artefacts] = {
     "no artefact": NO_ARTEFACTS,

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.grid import to_world
 from mrcore.data.volume import Volume
 from mrcore.noise import complex_noise
@@ -42,7 +42,7 @@ source = source_of(head.image, head.tissues)
 acquisition = Acquisition(
     0.064,
     VOXEL_MM,
-    Sequence("T1w"),
+    PulseSequence("T1w"),
     noise_sd=NOISE_SD,
     psf=gaussian_psf(VOXEL_MM, FWHM_VOXELS),
     noise_fwhm_mm=NOISE_FWHM_MM,

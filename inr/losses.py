@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,14 +22,23 @@ def data_term(operator: LinearOp, image: Tensor, scan: Tensor, noise_sd: float) 
     return rician_misfit(predict(operator, image), scan, noise_sd)
 
 
-def rician_misfit(predicted: Tensor, scan: Tensor, noise_sd: float) -> Tensor:
+class Misfit(Protocol):
+    """From a noise-free prediction of a scan, the scan and its noise per real channel to a negative log likelihood."""
+
+    def __call__(self, predicted: Tensor, scan: Tensor, noise_sd: float, weight: Tensor | None = None, /) -> Tensor:
+        """Return the sum over all voxels, each times its `weight` (None: 1)."""
+
+
+def rician_misfit(predicted: Tensor, scan: Tensor, noise_sd: float, weight: Tensor | None = None, /) -> Tensor:
     """Return the summed Rician negative log likelihood of `scan` given the noise-free `predicted` one."""
-    return rician_nll(predicted, scan, noise_sd).sum()
+    each = rician_nll(predicted, scan, noise_sd)
+    return each.sum() if weight is None else (weight * each).sum()
 
 
-def absolute_misfit(predicted: Tensor, scan: Tensor, noise_sd: float) -> Tensor:
+def absolute_misfit(predicted: Tensor, scan: Tensor, noise_sd: float, weight: Tensor | None = None, /) -> Tensor:
     """Return the summed absolute error over sd / sqrt 2: the likelihood of Laplace noise of the same sd."""
-    return (predicted - scan).abs().sum() * (math.sqrt(2) / noise_sd)
+    each = (predicted - scan).abs()
+    return (each.sum() if weight is None else (weight * each).sum()) * (math.sqrt(2) / noise_sd)
 
 
 def total_variation(image: Tensor, spacing_mm: Triple, smoothing: float) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrcore.data.acquisition import Sequence
+from mrcore.data.acquisition import PulseSequence
 from mrcore.data.grid import Grid, directions, to_world
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError
@@ -22,7 +22,7 @@ from mrcore.random import seeded
 from mrcore.signals.steady_state import sequence_signal, signal_of
 from mrcore.signals.tissue import TISSUE_TABLE, Tissue, relaxation
 
-SPGR_T1W = Sequence("T1w", tr_s=0.008, te_s=0.003, flip_deg=30.0)
+SPGR_T1W = PulseSequence("T1w", tr_s=0.008, te_s=0.003, flip_deg=30.0)
 """Spoiled gradient echo whose WM : GM : CSF is about 1 : 0.78 : 0.31 at 3 T."""
 
 _BRAIN_MM = (66.0, 82.0, 62.0)
@@ -73,7 +73,7 @@ def digital_head(
     skull: bool = False,
     texture: float = 0.0,
     cortex_mm: float | None = None,
-    sequence: Sequence = SPGR_T1W,
+    sequence: PulseSequence = SPGR_T1W,
     table: Mapping[str, Tissue] = TISSUE_TABLE,
 ) -> Phantom:
     """Build the head on any grid (default: 64^3 of 3 mm), upright in the world, centred in the field of view.

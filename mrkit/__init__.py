@@ -1,6 +1,5 @@
 """mrkit: unsupervised physics models for MRI.
 
-The verbs `simulate_ulf`, `superresolve`, `superresolve_several` and `quantify` and their results; `mrkit --help` for
 the command line. They are imported when first used, so that `import mrkit` and the command line's help stay fast.
 """
 
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from mrkit.quantification.quantify import quantify as quantify
     from mrkit.simulation.simulate import SimulatedScan as SimulatedScan
     from mrkit.simulation.simulate import simulate_ulf as simulate_ulf
-    from mrkit.superresolution.several import SuperResolvedSeveral as SuperResolvedSeveral
-    from mrkit.superresolution.several import superresolve_several as superresolve_several
     from mrkit.superresolution.superresolve import SuperResolved as SuperResolved
     from mrkit.superresolution.superresolve import superresolve as superresolve
 
@@ -21,11 +18,9 @@ _PLACES = {
     "Quantified": "mrkit.quantification.quantify",
     "SimulatedScan": "mrkit.simulation.simulate",
     "SuperResolved": "mrkit.superresolution.superresolve",
-    "SuperResolvedSeveral": "mrkit.superresolution.several",
     "quantify": "mrkit.quantification.quantify",
     "simulate_ulf": "mrkit.simulation.simulate",
     "superresolve": "mrkit.superresolution.superresolve",
-    "superresolve_several": "mrkit.superresolution.several",
 }
 __all__ = list(_PLACES)
 

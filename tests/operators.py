@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mrcore.data.acquisition import DELTA_PSF, Acquisition, AxisPsf, Sequence, gaussian_psf
+from mrcore.data.acquisition import DELTA_PSF, Acquisition, AxisPsf, PulseSequence, gaussian_psf
 from mrcore.data.grid import Grid, to_world
 from mrcore.forward import imaging_operator
 from mrcore.operators.fourier import FourierOp
@@ -24,7 +24,7 @@ from recon.encoding.operators import FusedNormalOp, PickOp, SubspaceOp
 from recon.encoding.toeplitz import KernelNormalOp, cartesian_normal, toeplitz_normal
 from ulfsim.artefacts.artefacts import Artefacts, disturbed_operator
 from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias
-from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
+from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, ShotMotion, ShotPose, Wrap
 from ulfsim.plan import plan_scan
 
 F64, C128 = torch.float64, torch.complex128
@@ -58,7 +58,7 @@ def grid(shape, spacing_mm, centre_mm=(0, 0, 0), degrees=(0, 0, 0), flips=(), or
 
 
 OBJECT = grid((9, 10, 12), (1.0, 1.0, 1.0))
-DISTURBED = Acquisition(0.064, (9.0, 10.0, 20.0), Sequence("T1w"), psf=gaussian_psf((9.0, 10.0, 20.0)))
+DISTURBED = Acquisition(0.064, (9.0, 10.0, 20.0), PulseSequence("T1w"), psf=gaussian_psf((9.0, 10.0, 20.0)))
 SCAN_PSF = gaussian_psf((1.6, 1.7, 3.0))
 
 
@@ -73,7 +73,7 @@ def disturbed_scan() -> LinearOp:
         ReceiveBias(2.0),
         B0Distortion((50, 10, 0, 0, 0, 0, 300, -100)),
         ConcomitantWarp(),
-        ShotMotion((Pose(), Pose((1, -2, 3)), Pose((0, 0, 4), (3, 5, -7)))),
+        ShotMotion((ShotPose(), ShotPose((1, -2, 3)), ShotPose((0, 0, 4), (3, 5, -7)))),
         NyquistGhost(40, 0.1),
         IntensityDrift(0.3),
         Wrap(0.8),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
+from mrkit.superresolution.several import chosen_weight_of
+from mrkit.superresolution.stacks import PreparedStacks
 from torch import Tensor
 
 from inr.fitting.fit import FitSettings, fit
@@ -21,10 +23,8 @@ from mrcore.data.volume import TissueMap, Volume
 from mrcore.spatial.resampling import resample
 from mrkit.anatomy.atlas import atlas_prior, atlas_segmenter
 from mrkit.anatomy.template import load_template
-from mrkit.superresolution.fitting import denoiser_prior, laid_over, warm_started
+from mrkit.superresolution.fitting import align_guess, denoiser_prior, warm_started
 from mrkit.superresolution.prepare import PreparedScan
-from mrkit.superresolution.several import chosen_weight_of
-from mrkit.superresolution.stacks import PreparedStacks
 from mrkit.superresolution.superresolve import chosen_weight
 from superresolution.scene import Scene
 
@@ -110,7 +110,7 @@ def by_template_start(scene: Scene, seed: int) -> Result:
     """Fit the default field from the template, laid over the scan."""
     notes: list[str] = []
     ready = cast("PreparedScan", scene.prepared)
-    ready = warm_started(ready, laid_over(ready, load_template().t1, notes))
+    ready = warm_started(ready, align_guess(ready, load_template().t1, notes))
     return _fitted(replace(scene, start=ready.start[None]), seed, _default(scene), note="; ".join(notes))
 
 

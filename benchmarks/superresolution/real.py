@@ -14,6 +14,7 @@ from typing import cast
 from common.results import Row, measured
 from common.sources import version_of
 from common.store import Store
+from mrkit.superresolution.stacks import prepare_stacks
 from torch import Tensor
 
 from inr.fitting.fit import fit
@@ -25,11 +26,10 @@ from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import predict
 from mrcore.io.volumes import load_volume
 from mrcore.noise import residual_z
-from mrcore.spatial.cropping import inner
-from mrkit.anatomy.brain import usable
+from mrcore.spatial.cropping import crop_to
+from mrkit.anatomy.brain import to_float32
 from mrkit.report.pictures import intensity_picture, mosaic_picture, sections, window_of
 from mrkit.superresolution.lattice import on_lattice
-from mrkit.superresolution.stacks import prepare_stacks
 from superresolution.slices import fitted_slices
 
 REAL = "Real 64 mT scans: voxels held out and residuals"
@@ -57,7 +57,7 @@ def real(folder: Path, voxel_mm: float, store: Store) -> list[Row]:
 
 def _brains(folder: Path, voxel_mm: float, pictures: Path) -> list[Row]:
     """Fit the three contrasts of one person one by one, then together; write a picture of all."""
-    scans = [usable(load_volume(folder / NAME.format(name))) for name in CONTRASTS]
+    scans = [to_float32(load_volume(folder / NAME.format(name))) for name in CONTRASTS]
     rows: list[Row] = []
     images: dict[str, Volume] = {}
     brains: dict[str, Tensor] = {}
@@ -102,8 +102,8 @@ def _fitted(
         rows.append({"table": REAL, "scan": name, "fit": how, "voxel mm": voxel_mm, **found, **moved})
     rows[0] = {**rows[0], "seconds": cost.seconds}
     scaled = [image * scale for image, scale in zip(done.images, ready.scales, strict=True)]
-    cut = [inner(Volume(image, ready.lattice), ready.output_grid) for image in scaled]
-    brain = inner(Volume(ready.tissues.mask.float(), ready.lattice), ready.output_grid).data > 0.5
+    cut = [crop_to(Volume(image, ready.lattice), ready.output_grid) for image in scaled]
+    brain = crop_to(Volume(ready.tissues.mask.float(), ready.lattice), ready.output_grid).data > 0.5
     return rows, {name: cut[ready.contrasts.index(name)] for name in names}, brain
 
 

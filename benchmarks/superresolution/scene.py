@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from common.brains import FILES, Brain, load_brain, phantom_brain, scan_unlike_the_model, truth_on
 from common.results import Cost, measured
+from mrkit.superresolution.stacks import PreparedStacks, prepare_stacks
 from torch import Tensor
 
 from inr.fitting.tissues import Resegment
@@ -20,11 +21,10 @@ from inr.scans.stacks import Stacks
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.metrics.scores import Target, score_target
-from mrcore.spatial.cropping import inner
+from mrcore.spatial.cropping import crop_to
 from mrkit.simulation.protocol import Changes
 from mrkit.simulation.simulate import simulate_ulf
 from mrkit.superresolution.prepare import PreparedScan, prepare
-from mrkit.superresolution.stacks import PreparedStacks, prepare_stacks
 from ulfsim.protocols.presets import PRESETS
 
 PRESET = "hyperfine-t1w"
@@ -87,17 +87,17 @@ class Scene:
 
     def rendered(self, image: Tensor) -> Volume:
         """Return an image (X, Y, Z) of the lattice on the output grid, in units of the first scan."""
-        return inner(Volume(image * self.scale, self.lattice), self.output_grid)
+        return crop_to(Volume(image * self.scale, self.lattice), self.output_grid)
 
     def rendered_tissues(self, prob: Tensor) -> TissueMap:
         """Return tissue maps (T, X, Y, Z) of the lattice on the output grid."""
-        maps = [inner(Volume(p, self.lattice), self.output_grid).data for p in prob]
+        maps = [crop_to(Volume(p, self.lattice), self.output_grid).data for p in prob]
         return TissueMap(torch.stack(maps), self.tissues.names, self.output_grid)
 
     @property
     def extent(self) -> Tensor:
         """The brain that was found (bool), on the output grid: where images are segmented."""
-        return inner(Volume(self.tissues.mask.float(), self.lattice), self.output_grid).data > 0.5
+        return crop_to(Volume(self.tissues.mask.float(), self.lattice), self.output_grid).data > 0.5
 
 
 def source_of(name: str, options: argparse.Namespace) -> str:

@@ -20,7 +20,7 @@ from inr.voxels import cubic, tikhonov
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import covering_grid, imaging_operator
 from mrcore.io.volumes import load_volume
-from mrkit.anatomy.brain import usable
+from mrkit.anatomy.brain import to_float32
 from mrkit.simulation.simulate import simulate_ulf
 from mrkit.superresolution.lattice import lattice_for
 from mrkit.superresolution.prepare import PreparedScan, prepare, psf_of
@@ -100,7 +100,7 @@ def _scan(options: argparse.Namespace) -> Volume:
         brain = phantom_brain(PRESETS[PRESET].acquisition, options.voxel)
         made = simulate_ulf(brain.volume, preset=PRESET, tissues=brain.tissues, seed=SEED)
         return Volume(made.scan.data, made.scan.grid, {**made.scan.meta, "SkullStripped": True})
-    return simulate_ulf(usable(load_volume(options.data / HEAD)), preset=PRESET, seed=SEED).scan
+    return simulate_ulf(to_float32(load_volume(options.data / HEAD)), preset=PRESET, seed=SEED).scan
 
 
 def _fit(ready: PreparedScan, settings: FitSettings) -> Fit:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inr.fitting.tv_hessian import TvHessianSettings, tv_hessian
-from inr.scans.heldout import filled, held_out, smooth_start, split
+from inr.scans.heldout import hide, smooth_start, split
 from inr.scans.stacks import Stacks, tikhonov_of
 from inr.voxels import TvSettings, huber_tv
 from mrcore.data.grid import Grid
@@ -105,18 +106,12 @@ def choose_tv_weight_of(
         BadInputError: no candidates, candidates that do not rise, or no held-out voxel in the masks.
     """
     _require_rising(weights)
-    hidden = [held_out(stack.scan.grid.shape, fold).to(stack.scan.data.device) for stack in data.stacks]
-    tested = [h & mask & (w > 0) for h, mask, w in zip(hidden, masks, data.weights, strict=True)]
+    part = hide(data, data.lattice.spacing_mm, fold, seed=0)
+    seen = cast("Stacks", part.data)
+    tested = [h & mask & (w > 0) for h, mask, w in zip(part.held_out, masks, data.weights, strict=True)]
     n_voxels = sum(int(at.sum()) for at in tested)
     _require_some(n_voxels)
-    known = [filled(s.scan.data, h, s.scan.grid.spacing_mm) for s, h in zip(data.stacks, hidden, strict=True)]
-    seen = replace(
-        data,
-        stacks=tuple(
-            replace(stack, scan=Volume(values, stack.scan.grid), hidden=h)
-            for stack, values, h in zip(data.stacks, known, hidden, strict=True)
-        ),
-    )
+    known = [stack.scan.data for stack in seen.stacks]
     start = tikhonov_of(seen).x.clamp_min(0)
     rms = []
     for weight in weights:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inr.scans.single import OneScan
+from inr.scans.stacks import Stacks
 from inr.voxels import cubic, tikhonov
 from mrcore.data.grid import Grid, Shape3, Triple
 from mrcore.data.volume import Volume
@@ -77,6 +79,37 @@ def split(operator: LinearOp, scan: Tensor, spacing_mm: Triple, fold: int, seed:
     hidden = held_out(shape, fold).to(scan.device)
     kept = (~hidden).to(real_dtype(operator.dtype))
     return Split(DiagonalOp(kept) @ operator, scan * kept, filled(scan, hidden, spacing_mm), hidden, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a fit may see of one or more scans when a fold of each is hidden from it.
+
+    `held_out` (bool) and `filled`, the scans with these voxels interpolated from their neighbours, are as the views of
+    `data`: one a scan, relative to WM = 1. `seed` is the fit's.
+    """
+
+    data: OneScan | Stacks
+    held_out: tuple[Tensor, ...]
+    filled: tuple[Tensor, ...]
+    seed: int
+
+
+def hide(data: OneScan | Stacks, spacing_mm: Triple, fold: int, seed: int) -> Part:
+    """Hide one fold of each scan from a fit; `spacing_mm` is that of one scan, stacks know theirs."""
+    if isinstance(data, OneScan):
+        seen = split(data.model, data.scan, spacing_mm, fold, seed)
+        # A receive field that is known belongs to the operator; it is not found again from a part.
+        part = OneScan(seen.scan, seen.operator, data.noise_sd, data.likelihood)
+        return Part(part, (seen.held_out,), (seen.filled,), seed)
+    hidden = [held_out(stack.scan.grid.shape, fold).to(stack.scan.data.device) for stack in data.stacks]
+    known = [filled(s.scan.data, h, s.scan.grid.spacing_mm) for s, h in zip(data.stacks, hidden, strict=True)]
+    stacks = tuple(
+        replace(stack, scan=Volume(values, stack.scan.grid), hidden=h if stack.hidden is None else h | stack.hidden)
+        for stack, values, h in zip(data.stacks, known, hidden, strict=True)
+    )
+    relative = tuple(values / stack.scale for values, stack in zip(known, data.stacks, strict=True))
+    return Part(replace(data, stacks=stacks), tuple(hidden), relative, seed)
 
 
 def smooth_start(seen: Split, scan_grid: Grid, lattice: Grid, noise_sd: float) -> Tensor:

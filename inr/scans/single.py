@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from inr.losses import rician_misfit
+from inr.losses import Misfit, rician_misfit
 from inr.scans.bias import BiasField, biased, estimate_bias
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
 from mrcore.operators.linop import LinearOp
 
-Misfit = Callable[[Tensor, Tensor, float], Tensor]
-"""From a predicted noise-free scan, the scan and its noise per real channel to a negative log likelihood."""
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One scan as what an operator makes of one image, plus noise: scan = operator(images[contrast]).
+
+    `noise_sd` is per real channel. `weight` (0 to 1, the scan's shape) is what each voxel counts; None: all alike.
+    """
+
+    operator: LinearOp
+    scan: Tensor
+    noise_sd: float
+    contrast: int = 0
+    weight: Tensor | None = None
 
 
 class Data(Protocol):
@@ -39,6 +50,12 @@ class Data(Protocol):
 
     def right_hand_side(self) -> Tensor:
         """Return A^H y / sd^2, summed over scans; (C, X, Y, Z)."""
+
+    def predictions(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the noise-free scan of each, in its own intensities, given `images` (C, X, Y, Z)."""
+
+    def views(self) -> tuple[View, ...]:
+        """Return each scan with its own operator, relative to WM = 1, as far as poses and fields are known."""
 
     def refreshed(self, images: Tensor) -> Data:
         """Return the data with the model's own unknowns found again, given `images` (C, X, Y, Z)."""
@@ -105,6 +122,14 @@ class OneScan:
     def right_hand_side(self) -> Tensor:
         """Return A^H y / sd^2 (1, X, Y, Z)."""
         return self.model.H(self.scan)[None] / self.noise_sd**2
+
+    def predictions(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the noise-free scan given the image in `images` (1, X, Y, Z)."""
+        yield predict(self.model, images[0])
+
+    def views(self) -> tuple[View]:
+        """Return the scan with its operator."""
+        return (View(self.model, self.scan, self.noise_sd),)
 
     def refreshed(self, images: Tensor) -> OneScan:
         """Return the same: nothing of it is unknown."""

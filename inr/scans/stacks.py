@@ -11,16 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inr.losses import Misfit, rician_misfit
 from inr.scans.alignment import AlignmentSettings, Pose, align, fitted_scale, posed
+from inr.scans.bias import BiasField, estimate_bias
+from inr.scans.single import View
 from inr.voxels import GRADIENT_SD, add_gradient_normal
 from mrcore.data.acquisition import Psf
 from mrcore.data.grid import Grid, Shape3, cropped, to_voxel, to_world
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator, predict
-from mrcore.noise import chi_moments, rician_nll
+from mrcore.noise import chi_moments
 from mrcore.operators.indexing import CropOp
 from mrcore.operators.linop import LinearOp
+from mrcore.operators.pointwise import DiagonalOp
 from mrcore.solvers import Solution, conjugate_gradient
 from mrcore.spatial.resampling import resample
 
@@ -93,6 +97,8 @@ class Stacks:
     Scan voxels that reach beyond the lattice do not count. The first stack of each contrast keeps pose and scale;
     `alignment` sets how those of the others are found. Images are 0 outside `support` (X, Y, Z, bool), where it is
     given: turned stacks are then predicted several times faster. `n_values` counts the scan voxels that count.
+    `likelihood` is that of the noise. `biases`, one a contrast, are smooth receive fields on the lattice of which the
+    images are free; they are found again with the poses where `prob` (T, X, Y, Z) holds the tissues for it.
 
     Raises:
         BadInputError: no stacks, contrasts that are not 0, 1, 2, ..., or a stack that does not meet the lattice.
@@ -102,14 +108,22 @@ class Stacks:
     lattice: Grid
     alignment: AlignmentSettings = field(default_factory=lambda: AlignmentSettings((3.0,)))
     support: Tensor | None = None
+    likelihood: Misfit = rician_misfit
+    biases: tuple[BiasField, ...] = ()
+    prob: Tensor | None = field(default=None, repr=False)
     operators: tuple[LinearOp, ...] = field(init=False, repr=False)
     weights: tuple[Tensor, ...] = field(init=False, repr=False)
     n_values: int = field(init=False)
+    _fields: Tensor | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         contrasts = {stack.contrast for stack in self.stacks}
         if not self.stacks or contrasts != set(range(len(contrasts))):
             raise BadInputError(f"stacks need contrasts 0, 1, 2, ... without gaps, got {sorted(contrasts)}")
+        if self.biases and len(self.biases) != len(contrasts):
+            raise BadInputError(f"{len(contrasts)} contrasts need as many receive fields, got {len(self.biases)}")
+        fields = torch.stack([bias.field() for bias in self.biases]) if self.biases else None
+        object.__setattr__(self, "_fields", fields)
         object.__setattr__(self, "weights", tuple(_weights(stack, self.lattice) for stack in self.stacks))
         object.__setattr__(self, "n_values", sum(int((weight > 0).sum()) for weight in self.weights))
         object.__setattr__(
@@ -122,26 +136,41 @@ class Stacks:
         return 1 + max(stack.contrast for stack in self.stacks)
 
     def misfit(self, images: Tensor) -> Tensor:
-        """Return the weighted Rician negative log likelihood of all scans given `images` (C, X, Y, Z), summed."""
+        """Return the weighted negative log likelihood of all scans given `images` (C, X, Y, Z), summed."""
         total = images.new_zeros(())
         for stack, predicted, weight in zip(self.stacks, self.predictions(images), self.weights, strict=True):
-            total = total + (weight * rician_nll(predicted, stack.scan.data, stack.noise_sd)).sum()
+            total = total + self.likelihood(predicted, stack.scan.data, stack.noise_sd, weight)
         return total
 
     def predictions(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the noise-free scan of each stack, in its own intensities, given `images` (C, X, Y, Z)."""
         self._check(images)
+        seen = self.with_fields(images)
         for stack, operator in zip(self.stacks, self.operators, strict=True):
-            yield stack.scale * predict(operator, images[stack.contrast])
+            yield stack.scale * predict(operator, seen[stack.contrast])
+
+    def with_fields(self, images: Tensor) -> Tensor:
+        """Return `images` (C, X, Y, Z) as the receive fields show them; as they are where none are known."""
+        return images if self._fields is None else images * self._fields.to(images)
+
+    def views(self) -> tuple[View, ...]:
+        """Return each scan over its scale, with its own operator, receive field included."""
+        found = []
+        for stack, operator, weight in zip(self.stacks, self.operators, self.weights, strict=True):
+            if self._fields is not None:
+                operator = operator @ DiagonalOp(self._fields[stack.contrast].to(operator.dtype))
+            scan, noise_sd = stack.scan.data / stack.scale, stack.noise_sd / stack.scale
+            found.append(View(operator, scan, noise_sd, stack.contrast, weight))
+        return tuple(found)
 
     def normal(self, images: Tensor) -> Tensor:
         """Return sum over stacks of s^2 A^H W A x / sd^2, the Hessian of the Gaussian misfit, on (C, X, Y, Z)."""
         self._check(images)
-        out = torch.zeros_like(images)
+        out, seen = torch.zeros_like(images), self.with_fields(images)
         for stack, operator, weight in zip(self.stacks, self.operators, self.weights, strict=True):
             gain = (stack.scale / stack.noise_sd) ** 2
-            out[stack.contrast] += operator.H((gain * weight) * operator(images[stack.contrast]))
-        return out
+            out[stack.contrast] += operator.H((gain * weight) * operator(seen[stack.contrast]))
+        return self.with_fields(out)
 
     def right_hand_side(self) -> Tensor:
         """Return sum over stacks of s A^H W y / sd^2 (C, X, Y, Z)."""
@@ -149,24 +178,29 @@ class Stacks:
         out = first.new_zeros((self.n_contrasts, *self.lattice.shape))
         for stack, operator, weight in zip(self.stacks, self.operators, self.weights, strict=True):
             out[stack.contrast] += operator.H((stack.scale / stack.noise_sd**2) * weight * stack.scan.data)
-        return out
+        return self.with_fields(out)
 
     def refreshed(self, images: Tensor) -> Stacks:
-        """Return the stacks with poses, scales and slice weights found again, given `images` (C, X, Y, Z)."""
+        """Return the stacks with poses, scales, slice weights and fields found again, given `images` (C, X, Y, Z)."""
         self._check(images)
-        seen = [Volume(image.detach(), self.lattice) for image in images]
+        seen = [Volume(image, self.lattice) for image in self.with_fields(images.detach())]
         # A fit that is under way may be too dark everywhere: scales are those relative to the first stack's.
         gains = [self._gain(self._lead(contrast), image) for contrast, image in enumerate(seen)]
         found = tuple(
             self._refreshed(number, seen[stack.contrast], gains[stack.contrast])
             for number, stack in enumerate(self.stacks)
         )
-        return replace(self, stacks=found)
+        biases = self.biases
+        if self.prob is not None:
+            biases = tuple(estimate_bias(image.data, self.prob, self.lattice.spacing_mm) for image in seen)
+        return replace(self, stacks=found, biases=biases)
 
     def to(self, device: torch.device | str) -> Stacks:
         """Return the stacks on `device`; operators are made anew there."""
-        support = None if self.support is None else self.support.to(device)
-        return replace(self, stacks=tuple(stack.to(device) for stack in self.stacks), support=support)
+        support, prob = (None if x is None else x.to(device) for x in (self.support, self.prob))
+        biases = tuple(bias.to(device) for bias in self.biases)
+        stacks = tuple(stack.to(device) for stack in self.stacks)
+        return replace(self, stacks=stacks, support=support, prob=prob, biases=biases)
 
     def _lead(self, contrast: int) -> int:
         """Return which stack is the first of a contrast: it sets pose and scale of the image."""
@@ -193,6 +227,19 @@ class Stacks:
         expected = (self.n_contrasts, *self.lattice.shape)
         if tuple(images.shape) != expected:
             raise BadInputError(f"these stacks need images (C, X, Y, Z) of shape {expected}, got {tuple(images.shape)}")
+
+
+def with_biases(data: Stacks, start: Tensor, prob: Tensor) -> tuple[Stacks, Tensor]:
+    """Return the stacks with a receive field a contrast, estimated from `start` (C, X, Y, Z), and the start without.
+
+    The fields are found again in a fit, against the means of the tissues `prob` (T, X, Y, Z).
+
+    Raises:
+        BadInputError: too little tissue to estimate them from.
+    """
+    biases = tuple(estimate_bias(image, prob, data.lattice.spacing_mm) for image in start)
+    found = replace(data, biases=biases, prob=prob)
+    return found, start / torch.stack([bias.field() for bias in biases])
 
 
 def slice_weights(stack: Stack, predicted: Tensor, counted: Tensor) -> Tensor:
@@ -228,10 +275,11 @@ def inside(scan_grid: Grid, lattice: Grid, tolerance_mm: float = 1e-2) -> Tensor
     return out
 
 
-def tikhonov_of(data: Stacks, start: Tensor | None = None, max_iter: int = 15) -> Solution:
+def tikhonov_of(data: Stacks, start: Tensor | None = None, max_iter: int = 15, about: Tensor | None = None) -> Solution:
     """Minimise the Gaussian misfit of all stacks plus |grad x|^2 / (2 GRADIENT_SD^2): images `x` (C, X, Y, Z).
 
-    `start` is the mean of the interpolated scans where none is given; intensities are relative to WM = 1.
+    `start` is the mean of the interpolated scans where none is given; intensities are relative to WM = 1. With images
+    to start `about` (C, X, Y, Z) `x` is the smooth change of these that the scans ask for.
     """
     spacing = data.lattice.spacing_mm
     weight = math.prod(spacing) / GRADIENT_SD**2
@@ -242,6 +290,9 @@ def tikhonov_of(data: Stacks, start: Tensor | None = None, max_iter: int = 15) -
             add_gradient_normal(into, image, weight, spacing)
         return out
 
+    if about is not None:
+        left = data.right_hand_side() - data.normal(about)
+        return conjugate_gradient(normal, left, torch.zeros_like(about), max_iter, tolerance=1e-3)
     begin = mean_of(data) if start is None else start
     return conjugate_gradient(normal, data.right_hand_side(), begin, max_iter, tolerance=1e-3)
 

@@ -1,6 +1,6 @@
 """How far a fit can be trusted: calibrated ensembles, and whether its residuals are the noise that they should be.
 
-All functions take an operator, data and a function that fits, so they serve every method.
+An ensemble takes data and a function that fits a part of them, so it serves every method.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inr.scans.heldout import N_FOLDS, Split, split
+from inr.scans.heldout import N_FOLDS, Part, hide
+from inr.scans.single import OneScan
+from inr.scans.stacks import Stacks
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
 from mrcore.noise import chi_moments
-from mrcore.operators.linop import LinearOp
 
-FitOnce = Callable[[Split], Tensor]
-"""From what a fit may see to its image (X, Y, Z)."""
+FitOnce = Callable[[Part], Tensor]
+"""From what a fit may see to its images (C, X, Y, Z)."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Mean, plain `spread` and calibrated `sd` (X, Y, Z) of the images of several fits, and what held-out voxels say.
+    """Mean, plain `spread` and calibrated `sd` (C, X, Y, Z) of the images of several fits, and held-out voxels.
 
-    `seed_variance` (X, Y, Z) is the variance between fits of the same voxels with other seeds.
+    `seed_variance` (C, X, Y, Z) is the variance between fits of the same voxels with other seeds. `held_out` is that of
+    all scans, `by_contrast` that of the scans of each contrast.
     """
 
     mean: Tensor
@@ -61,29 +63,29 @@ class Ensemble:
     seed_variance: Tensor
     n_members: int
     held_out: HeldOut
+    by_contrast: tuple[HeldOut, ...]
 
 
 def ensemble(
-    operator: LinearOp,
-    scan: Tensor,
+    data: OneScan | Stacks,
     spacing_mm: Triple,
-    noise_sd: float,
-    mask: Tensor,
+    masks: Sequence[Tensor],
     fit_once: FitOnce,
     seed: int,
     n_folds: int = 3,
     n_seeds: int = 2,
 ) -> Ensemble:
-    """Fit `n_folds` splits of the scan with `n_seeds` seeds each and calibrate the spread on the voxels held out.
+    """Fit `n_folds` parts of the scans with `n_seeds` seeds each and calibrate the spread on the voxels held out.
 
     For a voxel of a fold the error of the mean of its fits has the variance of noise plus (scale^2 + 1 / n_seeds)
-    times their spread. The scale makes the mean square of both sides equal, over all held-out voxels in the `mask`
-    (bool, scan's shape); `sd` is the spread of all members, scaled alike. `spacing_mm` is the scan's.
+    times their spread. The scale makes the mean square of both sides equal, over all held-out voxels in the `masks`
+    (bool, one of each scan's shape); `sd` is the spread of all members, scaled alike. `spacing_mm` is that of one scan
+    (see `hide`).
     Held-out voxels calibrate what a scan can show. Detail that no voxel sees, all fits may get wrong alike: its
     variance is that of `inr.trust.null_space.posterior_sd`, to be added.
 
     Raises:
-        BadInputError: too few folds or seeds, no held-out voxel in the mask, or fits without any spread.
+        BadInputError: too few folds or seeds, no held-out voxel in the masks, or fits without any spread.
     """
     if not 1 <= n_folds <= N_FOLDS or n_seeds < 2:
         raise BadInputError(f"an ensemble needs 1 to {N_FOLDS} folds and 2 seeds or more, got {n_folds} and {n_seeds}")
@@ -92,36 +94,51 @@ def ensemble(
     tests: list[_Test] = []
     of_seeds: list[Tensor] = []
     for fold in folds:
-        splits = [split(operator, scan, spacing_mm, fold, seed + n) for n in range(n_seeds)]
-        members = [fit_once(each) for each in splits]
-        tests.append(_test(operator, scan, noise_sd, splits[0], mask, members))
+        parts = [hide(data, spacing_mm, fold, seed + n) for n in range(n_seeds)]
+        members = [fit_once(each) for each in parts]
+        tests += _tests(data, parts[0], masks, members)
         of_seeds.append(torch.stack(members).var(0))
         images += members
     stack = torch.stack(images)
+    noise_sd = data.views()[0].noise_sd
     found = _calibrated(tests, noise_sd, n_seeds)
+    contrasts = sorted({test.contrast for test in tests})
+    each = (
+        (found,)
+        if len(contrasts) == 1
+        else tuple(_calibrated([t for t in tests if t.contrast == c], noise_sd, n_seeds) for c in contrasts)
+    )
     spread = stack.std(0)
     sd = math.sqrt(found.sd_scale**2 + 1 / len(images)) * spread
-    return Ensemble(stack.mean(0), spread, sd, torch.stack(of_seeds).mean(0), len(images), found)
+    return Ensemble(stack.mean(0), spread, sd, torch.stack(of_seeds).mean(0), len(images), found, each)
 
 
 @dataclass(frozen=True, eq=False)
 class _Test:
-    """Held-out voxels (n) of a fold: errors of the mean and of cubic, variances of spread and of noise."""
+    """Held-out voxels (n) of a fold in a scan: errors of the mean and of cubic, variances of spread and of noise.
 
+    All are in the noise of the first scan: those of a scan with twice its noise count half.
+    """
+
+    contrast: int
     error: Tensor
     error_cubic: Tensor
     spread: Tensor
     noise: Tensor
 
 
-def _test(
-    operator: LinearOp, scan: Tensor, noise_sd: float, seen: Split, mask: Tensor, members: Sequence[Tensor]
-) -> _Test:
-    at = seen.held_out & mask
-    predictions = torch.stack([predict(operator, image)[at] for image in members])
-    expected, sd = chi_moments(predictions.mean(0), noise_sd)
-    spread = (predictions - predictions.mean(0)).square().sum(0) / (len(members) - 1)
-    return _Test(scan[at] - expected, scan[at] - seen.filled[at], spread, sd.square())
+def _tests(data: OneScan | Stacks, seen: Part, masks: Sequence[Tensor], members: Sequence[Tensor]) -> list[_Test]:
+    found = []
+    views = data.views()
+    for view, hidden, filled, mask in zip(views, seen.held_out, seen.filled, masks, strict=True):
+        at = hidden & mask if view.weight is None else hidden & mask & (view.weight > 0)
+        predictions = torch.stack([predict(view.operator, images[view.contrast])[at] for images in members])
+        expected, sd = chi_moments(predictions.mean(0), view.noise_sd)
+        spread = (predictions - predictions.mean(0)).square().sum(0) / (len(members) - 1)
+        ratio = view.noise_sd / views[0].noise_sd
+        errors = (view.scan[at] - expected) / ratio, (view.scan[at] - filled[at]) / ratio
+        found.append(_Test(view.contrast, *errors, spread / ratio**2, (sd / ratio).square()))
+    return found
 
 
 def _calibrated(tests: Sequence[_Test], noise_sd: float, n_seeds: int) -> HeldOut:

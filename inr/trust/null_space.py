@@ -1,7 +1,7 @@
 """What the data of an operator do not determine: per voxel, and in a given image.
 
 With A the operator, s the noise and t the prior's sd of a voxel, R = (A^T A + (s/t)^2)^-1 A^T A is the resolution
-matrix of the white prior: its diagonal is the share of a voxel's prior variance that the data remove, exactly.
+matrix of the white prior.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from inr.scans.single import View
 from inr.voxels import GRADIENT_SD
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.operators.linop import LinearOp, real_dtype
+from mrcore.operators.pointwise import DiagonalOp
+from mrcore.operators.stacked import StackedOp
 from mrcore.random import seeded
 from mrcore.solvers import conjugate_gradient
 
@@ -26,25 +29,27 @@ TOLERANCE = 1e-3
 """Relative residual at which a posterior sample is solved."""
 
 
-def null_share(
-    operator: LinearOp, noise_sd: float, seed: int, n_probes: int = 16, prior_sd: float = VOXEL_SD, max_iter: int = 100
-) -> Tensor:
-    """Return the share (X, Y, Z) of each voxel's prior variance that the data leave: 1 - diag R, 0 to 1.
+def joint_view(views: Sequence[View], contrast: int) -> tuple[LinearOp, float]:
+    """Return the operator from the image of a contrast to all of its scans, and its noise: that of the first of them.
 
-    The diagonal is that of Rademacher probes v: the mean of v * (R v) (Bekas et al., Applied Numerical Mathematics
-    2007;57:1214); its standard error is at most 0.5 / sqrt(n_probes). It does not depend on any scan. Operators are
-    real.
+    Voxels of the other scans, and those that count less, are scaled so that their noise is the same; a single scan of
+    which all voxels count keeps its operator.
 
     Raises:
-        BadInputError: a noise or prior sd that is not positive, or no probe.
+        BadInputError: no scan of that contrast.
     """
-    _check(noise_sd, prior_sd, n_probes)
-    generator = seeded(seed, "inr.null_space:null_share")
-    total = torch.zeros(operator.shape_in, dtype=real_dtype(operator.dtype), device=operator.device)
-    for _ in range(n_probes):
-        probe = (2 * torch.randint(2, operator.shape_in, generator=generator) - 1).to(total)
-        total += probe * _resolved(operator, probe, (noise_sd / prior_sd) ** 2, max_iter)
-    return (1 - total / n_probes).clamp(0, 1)
+    mine = [view for view in views if view.contrast == contrast]
+    if not mine:
+        raise BadInputError(f"no scan shows the contrast {contrast}")
+    first = mine[0]
+    if len(mine) == 1 and first.weight is None:
+        return first.operator, first.noise_sd
+    scaled = []
+    for view in mine:
+        factor = torch.full_like(view.scan, first.noise_sd / view.noise_sd)
+        factor = factor if view.weight is None else factor * view.weight.sqrt()
+        scaled.append(DiagonalOp(factor) @ view.operator)
+    return StackedOp(tuple(scaled)), first.noise_sd
 
 
 def null_component(

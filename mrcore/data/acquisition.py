@@ -77,7 +77,7 @@ def fse_decay(train_s: float, t2_s: float) -> float:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class PulseSequence:
     """Pulse sequence: `weighting` is the BIDS suffix (T1w, T2w, FLAIR); times in s; None where unknown.
 
     `echo_train_length` counts the echoes of a fast spin echo or the excitations of an inversion-prepared train of
@@ -137,7 +137,7 @@ class Acquisition:
 
     field_t: float
     voxel_mm: Triple
-    sequence: Sequence
+    sequence: PulseSequence
     noise_sd: float = 0.0
     psf: Psf = field(default=DELTA_PSF)
     slice_axis: str = "S"
@@ -196,7 +196,7 @@ def from_json(values: Mapping[str, Any]) -> Acquisition:
         psf = cast("Psf", tuple(AxisPsf(**axis) for axis in block["psf"]))
         rest = {k: v for k, v in block.items() if k not in ("psf", "sequence", "voxel_mm")}
         voxel_mm = cast("Triple", tuple(float(v) for v in block["voxel_mm"]))
-        return Acquisition(psf=psf, sequence=Sequence(**block["sequence"]), voxel_mm=voxel_mm, **rest)
+        return Acquisition(psf=psf, sequence=PulseSequence(**block["sequence"]), voxel_mm=voxel_mm, **rest)
     except (KeyError, TypeError) as error:
         raise BadInputError(
             f"the 'Acquisition' block of this JSON is not complete or not of this version: {error}"

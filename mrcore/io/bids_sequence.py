@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from mrcore.data.acquisition import Sequence, from_json
+from mrcore.data.acquisition import PulseSequence, from_json
 from mrcore.errors import BadInputError
 from mrcore.io.sidecar_checks import LARGEST_FIELD_T, LARGEST_SWOOP_T, LONGEST_S
 
@@ -37,7 +37,7 @@ _GRADIENT_ECHO_T1 = re.compile(_INVERTED.pattern + r"|spgr|flash|tfe|vibe")
 class SidecarSequence(NamedTuple):
     """What a sidecar says: the sequence, the field in tesla (None where it is not said), and notes for the user."""
 
-    sequence: Sequence
+    sequence: PulseSequence
     field_t: float | None
     notes: tuple[str, ...]
 
@@ -60,7 +60,7 @@ def sequence_from_sidecar(values: Mapping[str, object], fallback_weighting: str 
         return SidecarSequence(acquisition.sequence, acquisition.field_t, ())
     field_t, notes = field_from_sidecar(values)
     weighting, weighting_notes = _weighting(values, fallback_weighting)
-    sequence = Sequence(
+    sequence = PulseSequence(
         weighting or "unknown",
         _time(values, "RepetitionTimePreparation") or _time(values, "RepetitionTime"),
         _time(values, "EchoTime"),
@@ -130,7 +130,7 @@ def _named_weighting(text: str) -> str | None:
     return "T2w" if is_t2 else "T1w" if _GRADIENT_ECHO_T1.search(text) else None
 
 
-def _is_gradient_echo(values: Mapping[str, object], sequence: Sequence) -> bool:
+def _is_gradient_echo(values: Mapping[str, object], sequence: PulseSequence) -> bool:
     kinds = set(re.split(r"[^a-z]+", _text(values.get("ScanningSequence"))))
     if kinds & {"se", "gr"}:
         return "se" not in kinds
@@ -140,7 +140,7 @@ def _is_gradient_echo(values: Mapping[str, object], sequence: Sequence) -> bool:
     return named or (sequence.flip_deg is not None and (sequence.echo_train_length or 1) == 1)
 
 
-def _gradient_echo(values: Mapping[str, object], sequence: Sequence) -> tuple[Sequence, tuple[str, ...]]:
+def _gradient_echo(values: Mapping[str, object], sequence: PulseSequence) -> tuple[PulseSequence, tuple[str, ...]]:
     """Return the sequence with the train of its excitations where it is inversion-prepared."""
     excitation_s = _time(values, "RepetitionTimeExcitation")
     if sequence.ti_s is None:
@@ -161,7 +161,7 @@ def _gradient_echo(values: Mapping[str, object], sequence: Sequence) -> tuple[Se
     return train, notes if assumed else ()
 
 
-def _refuse_incomplete(values: Mapping[str, object], sequence: Sequence, weighting: str | None) -> None:
+def _refuse_incomplete(values: Mapping[str, object], sequence: PulseSequence, weighting: str | None) -> None:
     names = " ".join(_text(values.get(key)) for key in _NAMES)
     gradient_echo = _is_gradient_echo(values, sequence)
     missing = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrcore.data.acquisition import Sequence
+from mrcore.data.acquisition import PulseSequence
 from mrcore.errors import BadInputError
 from mrcore.signals.tissue import TISSUE_TABLE, Relaxation, Tissue, relaxation
 
@@ -114,7 +114,7 @@ def mprage(pd: Values, t1_s: Values, t2_star_s: Values, train: Train, flip_deg: 
     return pd * math.sin(angle) * at_centre.abs() * torch.exp(-train.te_s / t2)
 
 
-def sequence_signal(sequence: Sequence, pd: Values, t1_s: Values, t2_s: Values) -> Tensor:
+def sequence_signal(sequence: PulseSequence, pd: Values, t1_s: Values, t2_s: Values) -> Tensor:
     """Return the signal of `sequence`, whose fields decide the formula; gradient echoes take T2 in the place of T2*.
 
     | TI  | flip below 90 | echo train length | echo spacing | formula |
@@ -150,13 +150,13 @@ def sequence_signal(sequence: Sequence, pd: Values, t1_s: Values, t2_s: Values) 
 
 
 def tissue_signals(
-    sequence: Sequence, field_t: float, names: tuple[str, ...], table: Mapping[str, Tissue] = TISSUE_TABLE
+    sequence: PulseSequence, field_t: float, names: tuple[str, ...], table: Mapping[str, Tissue] = TISSUE_TABLE
 ) -> tuple[float, ...]:
     """Return the signal of each tissue of `names` at `field_t`, in units of the magnetisation of water."""
     return tuple(signal_of(sequence, relaxation(name, field_t, table)) for name in names)
 
 
-def signal_of(sequence: Sequence, tissue: Relaxation) -> float:
+def signal_of(sequence: PulseSequence, tissue: Relaxation) -> float:
     """Return the signal of one tissue in units of the magnetisation of water."""
     return float(sequence_signal(sequence, tissue.pd, tissue.t1_s, tissue.t2_s))
 

@@ -8,7 +8,7 @@ from mrcore.data.grid import Grid, to_voxel, to_world
 from mrcore.data.volume import Volume
 
 
-def inner(volume: Volume, grid: Grid) -> Volume:
+def crop_to(volume: Volume, grid: Grid) -> Volume:
     """Cut `grid` out of a lattice with the same voxels that contains it."""
     corner = to_voxel(volume.grid, to_world(grid, np.zeros(3)))
     start = [round(float(c)) for c in corner]

@@ -24,7 +24,7 @@ def find_brain(volume: Volume) -> tuple[Tensor, str]:
     return found.mask, f"brain mask by {found.method}: {found.message}"
 
 
-def usable(volume: Volume) -> Volume:
+def to_float32(volume: Volume) -> Volume:
     """Return the image in float32, the precision of all that follows; refuse what shows nothing."""
     if volume.data.is_complex():
         raise BadInputError("this needs a magnitude image, got complex data; take its magnitude first")

@@ -11,41 +11,41 @@ from torch import Tensor
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.io.sidecar import stem
-from mrcore.segmentation.tissues import (
-    Segmenter,
-)
+from mrcore.segmentation.tissues import Segmenter
 from mrkit.anatomy.brain import find_brain
 from mrkit.anatomy.segmenters import ORDERS, segmenter_named
 
+Notes = tuple[str, ...]
+"""What a reader of a result must know."""
+
 
 def find_tissues(
-    volume: Volume, tissues: TissueMap | None, mask: Tensor | None, segmenter: Segmenter | None, notes: list[str]
-) -> TissueMap:
-    """Return the given tissue maps, checked, or find them; `notes` learn how.
+    volume: Volume,
+    tissues: TissueMap | None = None,
+    mask: Tensor | None = None,
+    segmenter: Segmenter | None = None,
+) -> tuple[TissueMap, Notes]:
+    """Return the given tissue maps, checked, or find them, and how that was done.
+
+    Args:
+        volume: magnitude image.
+        tissues: maps on its grid, to be taken as they are, inside the `mask` where one is given.
+        mask: brain (bool, X, Y, Z); found otherwise.
+        segmenter: what finds the tissues; mrkit's for the image's weighting by default.
 
     Raises:
         BadInputError: maps without WM, or an image whose brain or tissues cannot be found.
         GridMismatchError: maps or mask on another grid.
     """
     if tissues is not None:
-        require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
-        if "WM" not in tissues.names:
-            raise BadInputError(f"tissue maps need one named 'WM', got {', '.join(tissues.names)}")
-        if mask is None:
-            notes.append("tissues: given maps")
-            return tissues
-        if mask.dtype != torch.bool or mask.shape != volume.data.shape:
-            raise GridMismatchError(
-                f"the mask must be boolean of shape {volume.grid.shape}, got {mask.dtype} {tuple(mask.shape)}"
-            )
-        notes.append("tissues: given maps, inside the given mask")
-        return TissueMap(tissues.prob * mask, tissues.names, tissues.grid)
+        return _given(volume, tissues, mask)
+    notes: Notes = ()
     if mask is None:
         mask, how = find_brain(volume)
-        notes.append(how)
+        notes = (how,)
     found = (segmenter or own_segmenter(volume))(volume, mask)
-    notes.append(f"tissues: {found.message if found.method in found.message else f'{found.method}, {found.message}'}")
-    return found.tissues
+    message = found.message if found.method in found.message else f"{found.method}, {found.message}"
+    return found.tissues, (*notes, f"tissues: {message}")
 
 
 def own_segmenter(volume: Volume) -> Segmenter:
@@ -61,13 +61,26 @@ def weighting(volume: Volume) -> str:
 def weighting_of(volume: Volume, file_name: str) -> str:
     """Return the weighting of an image: from its sidecar, else from the end of its name, else T1w.
 
-    mrkit's own sidecars say it; BIDS names end in it (`sub-01_T2w`, and `sub-01_T2w_ulf` of a simulation).
+    mrkit's own sidecars state it; BIDS names end in it (`sub-01_T2w`, and `sub-01_T2w_ulf` of a simulation).
     """
     block = volume.meta.get("Acquisition")
     sequence = block.get("sequence") if isinstance(block, Mapping) else None
-    said = sequence.get("weighting") if isinstance(sequence, Mapping) else None
-    if isinstance(said, str) and said in ORDERS:
-        return said
+    stated = sequence.get("weighting") if isinstance(sequence, Mapping) else None
+    if isinstance(stated, str) and stated in ORDERS:
+        return stated
     parts = stem(Path(file_name)).lower().replace("-", "_").split("_")
     named = [name for name in ORDERS if {name.lower(), name.lower().removesuffix("w")} & set(parts)]
     return named[0] if len(named) == 1 else "T1w"
+
+
+def _given(volume: Volume, tissues: TissueMap, mask: Tensor | None) -> tuple[TissueMap, Notes]:
+    require_same_grid(volume.grid, tissues.grid, "the image and its tissue maps")
+    if "WM" not in tissues.names:
+        raise BadInputError(f"tissue maps need one named 'WM', got {', '.join(tissues.names)}")
+    if mask is None:
+        return tissues, ("tissues: given maps",)
+    if mask.dtype != torch.bool or mask.shape != volume.data.shape:
+        raise GridMismatchError(
+            f"the mask must be boolean of shape {volume.grid.shape}, got {mask.dtype} {tuple(mask.shape)}"
+        )
+    return TissueMap(tissues.prob * mask, tissues.names, tissues.grid), ("tissues: given maps, inside the given mask",)

@@ -32,21 +32,24 @@ def load_template() -> Template:
     Raises:
         MissingExtraError: nilearn is not installed, or no longer carries the files.
     """
-    folder = _folder()
-    t1 = load_volume(folder / _FILE.format("t1"))
+    t1 = load_volume(template_file("t1"))
     mask = stripped_mask(t1)
-    grey, white = (load_volume(folder / _FILE.format(name)).data / 255 * mask for name in ("gm", "wm"))
+    grey, white = (load_volume(template_file(name)).data / 255 * mask for name in ("gm", "wm"))
     prob = torch.stack([(mask.float() - grey - white).clamp(0, 1), grey, white])
     prob = torch.where(mask, prob / prob.sum(0).clamp_min(1e-6), 0.0)
     return Template(t1, mask, TissueMap(prob, TISSUES, t1.grid))
 
 
-def _folder() -> Path:
-    """Return nilearn's folder of data, without importing nilearn, which takes seconds."""
+def template_file(name: str = "t1") -> Path:
+    """Return the file of the template's image (t1) or of a tissue (gm, wm), without importing nilearn (seconds).
+
+    Raises:
+        MissingExtraError: nilearn is not installed, or no longer carries the files.
+    """
     found = find_spec("nilearn")
     places = list(found.submodule_search_locations or ()) if found else []
     for place in places:
-        folder = Path(place) / "datasets" / "data"
-        if (folder / _FILE.format("t1")).is_file():
-            return folder
+        file = Path(place) / "datasets" / "data" / _FILE.format(name)
+        if file.is_file():
+            return file
     raise MissingExtraError('the template brain comes with nilearn; install it with: pip install "mrkit[demo]"')

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from mrcore.data.acquisition import to_json
 from mrcore.data.grid import Shape3, cropped, with_spacing
 from mrcore.data.volume import TissueMap, Volume
-from mrcore.io.atomic import atomic_write
-from mrcore.io.sidecar import finite, source_keys
-from mrcore.metrics.scores import Scores, score_against, score_target, score_tissues, scores_to_json
+from mrcore.io.sidecar import finite
+from mrcore.metrics.scores import score_against, score_target, score_tissues, scores_to_json
 from mrcore.segmentation.tissues import segment
 from mrcore.spatial.resampling import resample
-from mrkit.anatomy.template import load_template
-from mrkit.files.outputs import Target, check_targets, in_space_of, write_image, write_page, write_tissues
-from mrkit.files.provenance import InputFile, Record, installed_versions
+from mrkit.anatomy.template import load_template, template_file
+from mrkit.files.outputs import (
+    ImageOutput,
+    Output,
+    OutputNames,
+    TissueOutput,
+    bytes_output,
+    check_outputs,
+    json_output,
+    text_output,
+    write_results,
+)
+from mrkit.files.provenance import Record
 from mrkit.progress import stages
 from mrkit.report.pictures import mosaic_picture
-from mrkit.report.report import Report, build_report
+from mrkit.report.report import Report, build_page
 from mrkit.simulation.simulate import SimulatedScan, simulate_ulf
-from mrkit.superresolution.page import NamedImage, superresolve_report
+from mrkit.superresolution.page import Truth, superresolve_report
 from mrkit.superresolution.superresolve import SuperResolved, superresolve
 
 FIELD_OF_VIEW_MM: Shape3 = (176, 224, 200)
@@ -42,10 +48,10 @@ def run_demo(out: Path, *, seed: int = 1, quick: bool = False, force: bool = Fal
         BadInputError: results exist and `force` is off.
         MissingExtraError: nilearn, which carries the template, is not installed.
     """
-    target = Target(out, "demo")
+    names = OutputNames(out, "demo")
     page, table, overview = out / "report.html", out / "metrics.json", out / "overview.png"
-    names = ("truth", "ulf", "cubic", "sr", "residualz")
-    check_targets([*map(target.image, names), *target.tissues("sr")], [page, table, overview], [], force=force)
+    kinds = ("truth", "ulf", "cubic", "sr", "residualz")
+    check_outputs([*map(names.image, kinds), *names.tissues("sr")], [page, table, overview], [], force=force)
     voxel_mm = 2.0 if quick else 1.0
     with stages(4) as begin:
         begin("simulating a 64 mT scan of the template")
@@ -54,16 +60,20 @@ def run_demo(out: Path, *, seed: int = 1, quick: bool = False, force: bool = Fal
         begin("super-resolving it")
         result = superresolve(simulated.scan, voxel_mm=voxel_mm, seed=seed)
         begin("scoring against the truth")
-        scored = _score(simulated, result)
-        record = _record(brain, simulated, result, seed, voxel_mm)
+        truth = _score(simulated, result)
+        record = _record(simulated, result, seed, voxel_mm)
         begin("writing images and report")
-        report = _page(simulated.scan, scored, result, record)
-        _write(target, brain, simulated, result, scored, record, force=force)
-        with atomic_write(table, force=force) as temporary:
-            temporary.write_text(json.dumps(finite(_metrics(scored)), indent=2, sort_keys=True) + "\n")
-        with atomic_write(overview, force=force) as temporary:
-            temporary.write_bytes(_overview(report))
-        return write_page(build_report(report), page, force=force)
+        title = "mrkit demo: a simulated 64 mT scan and its super-resolution"
+        report = superresolve_report([simulated.scan], ["T1w"], result, record, truth, title)
+        outputs: list[Output] = [
+            *_images(names, brain, simulated, result, truth),
+            TissueOutput(names, "sr", result.tissues, brain),
+            json_output(table, _metrics(truth), sort_keys=True),
+            bytes_output(overview, _overview(report)),
+            text_output(page, build_page(report)),
+        ]
+        write_results(outputs, record.sidecar() | {"SkullStripped": True}, force=force)
+        return page
 
 
 def template_in_scanner(voxel_mm: float) -> Volume:
@@ -79,17 +89,8 @@ def template_in_scanner(voxel_mm: float) -> Volume:
     return Volume(placed.data.clamp_min(0), grid, {**template.t1.meta, "SkullStripped": True})
 
 
-@dataclass(frozen=True, eq=False)
-class _Scored:
-    """The truth on the grid of the result, and scores by method."""
-
-    truth: Volume
-    mask: Tensor
-    images: Mapping[str, Scores]
-    tissues: Mapping[str, Mapping[str, Mapping[str, float]]]
-
-
-def _score(simulated: SimulatedScan, result: SuperResolved) -> _Scored:
+def _score(simulated: SimulatedScan, result: SuperResolved) -> Truth:
+    """Return the truth on the grid of the result, and scores by method."""
     grid = result.image.grid
     truth = resample(simulated.truth, grid, order=1)
     prob = [resample(Volume(p, simulated.tissues.grid), grid, order=1).data for p in simulated.tissues.prob]
@@ -98,7 +99,7 @@ def _score(simulated: SimulatedScan, result: SuperResolved) -> _Scored:
     goal = score_target(truth, mask, tissues)
     images = {"cubic": result.cubic, "INR": result.image}
     segmented = {"cubic": segment(result.cubic, result.tissues.mask).tissues, "INR": result.tissues}
-    return _Scored(
+    return Truth(
         truth,
         mask,
         {name: score_against(goal, image) for name, image in images.items()},
@@ -106,37 +107,13 @@ def _score(simulated: SimulatedScan, result: SuperResolved) -> _Scored:
     )
 
 
-def _record(brain: Volume, simulated: SimulatedScan, result: SuperResolved, seed: int, voxel_mm: float) -> Record:
-    source = InputFile(str(brain.meta["SourceFile"]), str(brain.meta["SourceSHA256"]), "ICBM-152 template (nilearn)")
+def _record(simulated: SimulatedScan, result: SuperResolved, seed: int, voxel_mm: float) -> Record:
     parameters = {"Preset": "hyperfine-t1w", "VoxelMm": voxel_mm, "NoiseSd": simulated.acquisition.noise_sd}
-    return Record(
-        seed=seed,
-        segmenter="mrkit",
-        notes=(
-            *(f"simulation: {note}" for note in simulated.notes),
-            *(f"super-resolution: {note}" for note in result.notes),
-        ),
-        inputs=(source,),
-        parameters=parameters,
-        versions=installed_versions(),
+    notes = (
+        *(f"simulation: {note}" for note in simulated.notes),
+        *(f"super-resolution: {note}" for note in result.notes),
     )
-
-
-def _page(scan: Volume, scored: _Scored, result: SuperResolved, record: Record) -> Report:
-    return superresolve_report(
-        scan=scan,
-        cubic=result.cubic,
-        images=[NamedImage("INR", result.image)],
-        mask=scored.mask,
-        tissues=result.tissues,
-        residual_z=result.residual_z,
-        record=record,
-        truth=scored.truth,
-        scores=scored.images,
-        tissue_scores=scored.tissues,
-        fit=result.solution,
-        title="mrkit demo: a simulated 64 mT scan and its super-resolution",
-    )
+    return Record({"ICBM-152 template (nilearn)": template_file()}, seed, parameters, notes, "mrkit")
 
 
 def _overview(report: Report) -> bytes:
@@ -145,38 +122,22 @@ def _overview(report: Report) -> bytes:
     return mosaic_picture(list(zip(*shown, strict=True))[:2])
 
 
-def _metrics(scored: _Scored) -> dict[str, object]:
+def _metrics(truth: Truth) -> dict[str, object]:
     return {
-        "images": {name: scores_to_json(scores) for name, scores in scored.images.items()},
-        "tissues": {name: {t: dict(v) for t, v in found.items()} for name, found in scored.tissues.items()},
+        "images": {name: scores_to_json(scores) for name, scores in truth.scores.items()},
+        "tissues": {name: {t: dict(v) for t, v in found.items()} for name, found in truth.tissue_scores.items()},
     }
 
 
-def _write(
-    target: Target,
-    brain: Volume,
-    simulated: SimulatedScan,
-    result: SuperResolved,
-    scored: _Scored,
-    record: Record,
-    *,
-    force: bool,
-) -> None:
-    sidecar: dict[str, object] = {
-        **source_keys([brain.meta]),
-        "Seed": record.seed,
-        "Parameters": dict(record.parameters),
-        "Notes": list(record.notes),
-        "SkullStripped": True,
+def _images(
+    names: OutputNames, brain: Volume, simulated: SimulatedScan, result: SuperResolved, truth: Truth
+) -> list[ImageOutput]:
+    """Return the images, each with what its sidecar says of it alone."""
+    shown: dict[str, tuple[Volume, Mapping[str, object]]] = {
+        "truth": (Volume(truth.image.data, truth.image.grid), {}),
+        "ulf": (simulated.scan, to_json(simulated.acquisition)),
+        "cubic": (result.cubic, {}),
+        "sr": (result.image, {"Metrics": finite(scores_to_json(truth.scores["INR"]))}),
+        "residualz": (result.residual_z, {"Units": "noise standard deviations"}),
     }
-    scan_keys = to_json(simulated.acquisition)
-    truth = Volume(scored.truth.data, scored.truth.grid)
-    for name, volume, more in (
-        ("truth", truth, {}),
-        ("ulf", simulated.scan, scan_keys),
-        ("cubic", result.cubic, {}),
-        ("sr", result.image, {"Metrics": finite(scores_to_json(scored.images["INR"]))}),
-        ("residualz", result.residual_z, {"Units": "noise standard deviations"}),
-    ):
-        write_image(in_space_of(brain, volume), target.image(name), sidecar | more, force=force)
-    write_tissues(result.tissues, target, "sr", sidecar, brain, force=force)
+    return [ImageOutput(names.image(name), volume, brain, about) for name, (volume, about) in shown.items()]

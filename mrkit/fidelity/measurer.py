@@ -17,8 +17,8 @@ from mrcore.io.tissues import load_mask, load_tissues
 from mrcore.io.volumes import load_volume, save_labels
 from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
 from mrcore.segmentation.deepbet import deepbet_brain_mask
-from mrkit.anatomy.brain import find_brain, usable
-from mrkit.anatomy.finding import find_tissues
+from mrkit.anatomy.brain import find_brain, to_float32
+from mrkit.anatomy.finding import Notes, find_tissues
 from mrkit.anatomy.scans import ScanFile
 from mrkit.anatomy.segmenters import segmenter_named
 from ulfsim.measurement.facts import ScanFacts, facts_from_json, facts_to_json, scan_facts
@@ -34,7 +34,7 @@ class Segmenting:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredScan:
     """A scan with its brain mask (bool, on its grid) and what was measured of it."""
 
     volume: Volume
@@ -48,9 +48,9 @@ class Measurer:
     def __init__(self, folder: Path, settings: Segmenting) -> None:
         self.folder, self.settings = folder, settings
 
-    def of_file(self, scan: ScanFile, side: str) -> Measured:
+    def of_file(self, scan: ScanFile, side: str) -> MeasuredScan:
         """Measure an image file, or return what was measured of the same bytes before."""
-        volume = usable(load_volume(scan.path))
+        volume = to_float32(load_volume(scan.path))
         labels = _labels_beside(scan.path) if self.settings.use_labels else ()
         key = f"{volume.meta['SourceSHA256']} {[_digest(p.read_bytes()) for p in labels]}"
         return self.of_volume(volume, scan.weighting, f"{side}_{stem(scan.path)}", key, labels)
@@ -63,17 +63,16 @@ class Measurer:
         key: str,
         labels: tuple[Path, ...] = (),
         mask: Tensor | None = None,
-    ) -> Measured:
+    ) -> MeasuredScan:
         """Measure a volume in memory, with its brain mask if known; `key` stands for all that it was made from."""
         version = software_version()
         digest = _digest(f"{key} {weighting} {self.settings} {volume.grid.affine.tolist()} {version}".encode())[:16]
         facts_path = self.folder / f"{name}_{digest}.json"
         label_path = self.folder / f"{name}_{digest}_dseg.nii.gz"
         if facts_path.is_file() and label_path.is_file():
-            return Measured(volume, load_mask_of(label_path, volume), _read(facts_path))
-        notes: list[str] = []
-        tissues = self._tissues(volume, weighting, labels, mask, notes)
-        facts = scan_facts(volume, tissues, name, tuple(notes))
+            return MeasuredScan(volume, load_mask_of(label_path, volume), _read(facts_path))
+        tissues, notes = self._tissues(volume, weighting, labels, mask)
+        facts = scan_facts(volume, tissues, name, notes)
         tags = (tissues.prob.argmax(0) + 1) * tissues.mask
         # The facts come last: where they are, everything is.
         save_labels(
@@ -81,7 +80,7 @@ class Measurer:
         )
         with atomic_write(facts_path, force=True) as temporary:
             temporary.write_text(json.dumps(facts_to_json(facts), indent=1, default=finite) + "\n", encoding="utf-8")
-        return Measured(volume, tissues.mask, facts)
+        return MeasuredScan(volume, tissues.mask, facts)
 
     def brain_of(self, volume: Volume) -> Tensor:
         """Return the brain mask (bool) of a volume, by the masker where it is a head."""
@@ -90,13 +89,13 @@ class Measurer:
         return find_brain(volume)[0]
 
     def _tissues(
-        self, volume: Volume, weighting: str, labels: tuple[Path, ...], mask: Tensor | None, notes: list[str]
-    ) -> TissueMap:
+        self, volume: Volume, weighting: str, labels: tuple[Path, ...], mask: Tensor | None
+    ) -> tuple[TissueMap, Notes]:
         if labels:
-            return find_tissues(volume, load_tissues(labels), None, None, notes)
+            return find_tissues(volume, load_tissues(labels))
         if mask is None and self.settings.masker == "deepbet":
             mask = self.brain_of(volume)
-        return find_tissues(volume, None, mask, segmenter_named(self.settings.segmenter, weighting), notes)
+        return find_tissues(volume, None, mask, segmenter_named(self.settings.segmenter, weighting))
 
 
 def load_mask_of(label_path: Path, volume: Volume) -> Tensor:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mrkit.fidelity.plots import bar_plots, line_plots
 from mrkit.fidelity.result import ContrastResult, FidelityResult, Pictured
+from mrkit.files.provenance import Record
 from mrkit.report.pictures import intensity_picture, sections, window_of
-from mrkit.report.plots import bar_svg, line_svg
-from mrkit.report.report import Better, Column, Row, Table, best_rows, format_number
+from mrkit.report.plots import BarPlot, LinePlot
+from mrkit.report.report import (
+    Better,
+    Column,
+    Fact,
+    MarkedTable,
+    Report,
+    Row,
+    Table,
+    build_page,
+    definitions_of,
+    marked,
+)
+from mrkit.report.words import size_text
 from ulfsim.measurement.facts import AXES, ScanFacts
 from ulfsim.measurement.fidelity import FidelityErrors
 
@@ -64,22 +72,24 @@ _ERROR_COLUMNS = (
 )
 
 
-def build_fidelity_page(result: FidelityResult) -> str:
+def fidelity_page(result: FidelityResult, record: Record) -> str:
     """Return the page as HTML text: nothing is fetched, the same result gives the same text."""
-    environment = Environment(
-        loader=PackageLoader("mrkit", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    n_simulated = sum(len(contrast.methods[0].facts) for contrast in result.contrasts)
+    report = Report(
+        title="Fidelity of simulated scans",
+        summary="How close simulated ultra-low-field scans are to real ones, beside plain degradations of the same "
+        "high-field images. Tissues were found in every scan itself and everything was measured by the same estimators "
+        "on both sides.",
+        record=record,
+        facts=(
+            Fact("Simulated scans", str(n_simulated)),
+            Fact("Real scans", str(sum(len(contrast.real) for contrast in result.contrasts))),
+            Fact("Contrasts", ", ".join(contrast.weighting for contrast in result.contrasts)),
+        ),
     )
-    return environment.get_template("fidelity.html.j2").render(
-        result=result,
-        sections=[_section(contrast) for contrast in result.contrasts],
-        definitions={c.definition: _sharing(c) for c in _ERROR_COLUMNS},
-        n_real=sum(len(c.real) for c in result.contrasts),
-        n_simulated=sum(len(c.methods[0].facts) for c in result.contrasts),
-    )
+    sections = [_section(contrast) for contrast in result.contrasts]
+    definitions = definitions_of([table.table for section in sections[:1] for table in section.tables])
+    return build_page(report, "fidelity.html.j2", {"sections": sections, "definitions": definitions})
 
 
 def error_table(contrast: ContrastResult) -> Table:
@@ -136,57 +146,25 @@ def measured_table(contrast: ContrastResult) -> Table:
 @dataclass(frozen=True)
 class _Section:
     title: str
-    tables: tuple[Markup, ...]
-    plots: tuple[tuple[str, Markup], ...]
-    rows: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
+    tables: tuple[MarkedTable, ...]
+    bars: tuple[BarPlot, ...]
+    lines: tuple[LinePlot, ...]
+    rows: tuple[tuple[str, str, tuple[tuple[bytes, str], ...]], ...]
 
 
 def _section(contrast: ContrastResult) -> _Section:
     tables = [error_table(contrast), measured_table(contrast)]
     tables += [table for table in (scan_table(contrast), pair_table(contrast)) if table is not None]
-    plots: list[tuple[str, Markup]] = [(p.title, bar_svg(p)) for p in bar_plots(contrast)]
-    plots += [(p.title, line_svg(p)) for p in line_plots(contrast)]
-    rows = tuple(_picture_row(p) for p in contrast.pictures)
-    return _Section(contrast.weighting, tuple(map(_table_html, tables)), tuple(plots), rows)
+    rows = tuple(_picture_row(pictured) for pictured in contrast.pictures)
+    shown = tuple(map(marked, tables))
+    return _Section(contrast.weighting, shown, bar_plots(contrast), line_plots(contrast), rows)
 
 
-def _picture_row(pictured: Pictured) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+def _picture_row(pictured: Pictured) -> tuple[str, str, tuple[tuple[bytes, str], ...]]:
     window = window_of(pictured.volume, pictured.mask)
     shown = tuple(
-        (_data_uri(intensity_picture(pictured.volume, plane, window)), f"{pictured.title}: {plane.caption}")
+        (intensity_picture(pictured.volume, plane, window), f"{pictured.title}: {plane.caption}")
         for plane in sections(pictured.volume.grid, pictured.mask)
     )
-    size = " \N{MULTIPLICATION SIGN} ".join(f"{s:.3g}" for s in pictured.volume.grid.spacing_mm)
-    return pictured.title, f"{size} mm; window {window.low:.3g} to {window.high:.3g}", shown
-
-
-def _table_html(table: Table) -> Markup:
-    best = [best_rows(table, c) for c in range(len(table.columns))]
-    head = Markup("").join(
-        Markup('<th scope="col">{}<small>{} {}</small></th>').format(c.name, c.unit, c.better.value)
-        for c in table.columns
-    )
-    body = Markup("").join(_row_html(row, table, best, i) for i, row in enumerate(table.rows))
-    return Markup(
-        '<div class="scroll"><table style="--columns: {}"><caption>{}<span>{}</span></caption>'
-        '<thead><tr><th scope="col"></th>{}</tr></thead><tbody>{}</tbody></table></div>'
-    ).format(len(table.columns), table.title, table.note, head, body)
-
-
-def _row_html(row: Row, table: Table, best: Sequence[frozenset[int]], index: int) -> Markup:
-    cells = Markup("").join(
-        Markup('<td class="best">{}</td>' if index in best[c] else "<td>{}</td>").format(
-            format_number(value, table.columns[c].digits)
-        )
-        for c, value in enumerate(row.values)
-    )
-    kind = Markup(' class="reference"') if row.is_reference else ""
-    return Markup('<tr{}><th scope="row">{}</th>{}</tr>').format(kind, row.name, cells)
-
-
-def _sharing(column: Column) -> str:
-    return ", ".join(c.name for c in _ERROR_COLUMNS if c.definition == column.definition)
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    text = f"{size_text(pictured.volume.grid)}; window {window.low:.3g} to {window.high:.3g}"
+    return pictured.title, text, shown

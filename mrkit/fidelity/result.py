@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
 from mrcore.data.volume import Volume
 from mrcore.io.sidecar import software_version
-from mrkit.files.provenance import InputFile
+from mrkit.files.provenance import Record
 from ulfsim.measurement.facts import ScanFacts, facts_to_json
 from ulfsim.measurement.fidelity import FidelityErrors, errors_to_json
 
@@ -52,22 +52,18 @@ class ContrastResult:
 
 @dataclass(frozen=True, eq=False)
 class FidelityResult:
-    """All of a comparison, as its page tells it."""
+    """All of a comparison, by contrast."""
 
     contrasts: tuple[ContrastResult, ...]
-    notes: tuple[str, ...] = ()
-    inputs: tuple[InputFile, ...] = ()
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def result_to_json(result: FidelityResult) -> dict[str, object]:
+def result_to_json(result: FidelityResult, record: Record) -> dict[str, object]:
     """Return everything but pictures as JSON values: errors of means and by person, means and spreads, facts."""
     return {
         "version": software_version(),
-        "parameters": dict(result.parameters),
-        "inputs": [asdict(f) for f in result.inputs],
-        "notes": list(result.notes),
+        "parameters": dict(record.parameters),
+        "inputs": [{"name": s.name, "sha256": s.sha256, "role": s.role} for s in record.sources],
+        "notes": list(record.notes),
         "contrasts": {c.weighting: _contrast_json(c) for c in result.contrasts},
     }
 

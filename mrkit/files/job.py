@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrcore.io.sidecar import stem
-from mrkit.files.outputs import Target
+from mrkit.files.outputs import OutputNames
 
 
 @dataclass(frozen=True)
 class Job:
-    """Files and settings that both commands share.
+    """Files and settings that several verbs share.
 
     Attributes:
         image: the scan to work on.
@@ -39,9 +39,9 @@ class Job:
     force: bool = False
 
     @property
-    def target(self) -> Target:
+    def names(self) -> OutputNames:
         """Where the results go and how their names begin."""
-        return Target(self.out, stem(self.image))
+        return OutputNames(self.out, stem(self.image))
 
     @property
     def files(self) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from mrcore.io.atomic import atomic_write
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class KeptPart:
     """What is kept of a part: `tensors` by name, and `facts` as text."""
 
     tensors: Mapping[str, Tensor]
@@ -30,7 +30,7 @@ class Kept:
     folder: Path
     purpose: str
 
-    def record(self, name: str, compute: Callable[[], Record]) -> Record:
+    def part(self, name: str, compute: Callable[[], KeptPart]) -> KeptPart:
         """Return the part `name`, computing and writing it if it is not there or is damaged."""
         path = self.folder / f"{hashlib.sha256(self.purpose.encode()).hexdigest()[:16]}_{name}.safetensors"
         if path.is_file():
@@ -46,15 +46,15 @@ class Kept:
         return made
 
     def image(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the image `name`, as `record` does."""
-        return self.record(name, lambda: Record({"image": compute()})).tensors["image"]
+        """Return the image `name`, as `part` does."""
+        return self.part(name, lambda: KeptPart({"image": compute()})).tensors["image"]
 
     def remove(self) -> None:
         """Remove the folder; the results are written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _read(path: Path) -> Record:
+def _read(path: Path) -> KeptPart:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        return Record(tensors, file.metadata() or {})
+        return KeptPart(tensors, file.metadata() or {})

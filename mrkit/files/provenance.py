@@ -1,72 +1,24 @@
-"""Where a result comes from, as sidecars and reports tell it."""
+"""Where a result comes from, as its sidecars and its page tell it."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from mrcore.io.sidecar import file_sha256
 
 
-def input_files(files: dict[str, Path]) -> tuple[InputFile, ...]:
-    """Return the files that were read, as a report lists them."""
-    return tuple(InputFile(path.name, file_sha256(path), role) for role, path in files.items())
+class Source(NamedTuple):
+    """A file that was read: what it is for, its name without its folder, and its SHA-256 (hex)."""
 
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a result comes from: files that were read by role, seed, parameters and remarks."""
-
-    inputs: Mapping[str, Path]
-    seed: int
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def sidecar(self) -> dict[str, object]:
-        """Return what every sidecar of the result says: names and SHA-256 of the inputs, not their folders."""
-        hashes = {path.name: file_sha256(path) for path in self.inputs.values()}
-        return {
-            "Sources": list(hashes),
-            "SourcesSHA256": hashes,
-            "Seed": self.seed,
-            "Parameters": dict(self.parameters),
-            "Notes": list(self.notes),
-        }
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file that was read, its SHA-256 (hex) and what it is for."""
-
+    role: str
     name: str
     sha256: str
-    role: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """How a result came about, as its report tells it.
-
-    Attributes:
-        seed: of all randomness.
-        segmenter: name of what made the tissue maps, with its version where it has one.
-        seconds: run time; None leaves it out, so that a report can be the same twice.
-        notes: warnings and remarks, shown before the pictures.
-        inputs: files that were read.
-        parameters: all settings.
-        versions: of the programs that took part.
-    """
-
-    seed: int
-    segmenter: str
-    seconds: float | None = None
-    notes: tuple[str, ...] = ()
-    inputs: tuple[InputFile, ...] = ()
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def installed_versions() -> dict[str, str]:
@@ -78,3 +30,46 @@ def installed_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """How a result came about.
+
+    Attributes:
+        inputs: files that were read, by role.
+        seed: of all randomness; None where nothing is random.
+        parameters: all settings.
+        notes: warnings and remarks, which a page shows before its pictures.
+        segmenter: what made the tissue maps; empty where there are none.
+        versions: of the programs that took part.
+    """
+
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    seed: int | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    segmenter: str = ""
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The files that were read."""
+        return tuple(Source(role, path.name, file_sha256(path)) for role, path in self.inputs.items())
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Seed and parameters."""
+        return {**({} if self.seed is None else {"seed": self.seed}), **self.parameters}
+
+    def sidecar(self) -> dict[str, object]:
+        """Return what every sidecar of the result says: names and SHA-256 of the inputs, not their folders."""
+        hashes = {source.name: source.sha256 for source in self.sources}
+        seed = {} if self.seed is None else {"Seed": self.seed}
+        return {
+            "Sources": list(hashes),
+            "SourcesSHA256": hashes,
+            **seed,
+            "Parameters": dict(self.parameters),
+            "Notes": list(self.notes),
+        }

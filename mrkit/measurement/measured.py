@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import cast
 
 from torch import Tensor
@@ -25,7 +24,7 @@ class Measured:
     """What was measured of a scan.
 
     Attributes:
-        image: its file.
+        name: of the scan, such as its file.
         weighting: of the scan, as the segmentation took it.
         volume: the scan; `tissues` on its grid, and `cores` (X, Y, Z, bool) of them, in which it was measured.
         contrast: means, SNR and CNR, and the noise that they rest on.
@@ -35,7 +34,7 @@ class Measured:
         notes: what a reader must know.
     """
 
-    image: Path
+    name: str
     weighting: str
     volume: Volume
     tissues: TissueMap
@@ -92,7 +91,7 @@ def as_values(found: Measured) -> dict[str, object]:
         "snr_if_white": dict(zip(found.white.names, found.white.snr, strict=True)),
     }
     values = {
-        "image": str(found.image),
+        "image": found.name,
         "weighting": found.weighting,
         "tissues": tissues,
         "cnr": {
@@ -138,7 +137,7 @@ def as_text(found: Measured) -> str:
         noise += f", at least {found.noise_range[0]:.4g}"
     if found.spectrum:
         noise += f"; it fills {found.spectrum.white_fraction:.0%} of the band"
-    head = f"{found.image} ({found.weighting})"
+    head = f"{found.name} ({found.weighting})"
     notes = [f"note: {note}" for note in found.notes]
     return "\n".join([head, *_lined(rows), "", *_lined(contrasts), "", noise, "", *_lined(axes), *notes])
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from mrcore.data.volume import TissueMap
 from mrcore.noise_estimate import BACKGROUND, RESIDUAL
-from mrkit.files.provenance import InputFile, installed_versions
+from mrkit.files.provenance import Record
 from mrkit.measurement.measured import Measured, range_text
 from mrkit.measurement.plots import axis_name, edge_plots, histogram_plot, spectrum_plots
 from mrkit.report.pictures import css_colour, intensity_picture, sections, tissue_colour, tissue_picture, window_of
-from mrkit.report.report import Fact, Figure, Legend, PlotGroup, Report, TextTable, format_number, rendered
+from mrkit.report.report import Fact, Figure, Legend, PlotGroup, Report, TextTable, build_page, format_number
+from mrkit.report.words import shape_text, size_text
 from ulfsim.measurement.contrast import pairs
 
 _HOW = {
@@ -32,35 +33,33 @@ _RESIDUAL_SPECTRUM_TEXT = (
 )
 
 
-def build_measure_page(
-    found: Measured, inputs: Sequence[InputFile], parameters: Mapping[str, object], segmenter: str
-) -> str:
+def measure_page(found: Measured, record: Record) -> str:
     """Return the page as HTML text; nothing is fetched, and the same values give the same text."""
+    report = measure_report(found, record)
+    measured = (tissue_table(found), contrast_table(found), axis_table(found))
+    return build_page(report, "measure.html.j2", {"measured": measured, "noise": noise_lines(found)})
+
+
+def measure_report(found: Measured, record: Record) -> Report:
+    """Compose the page's content but for its tables of text."""
     grid = found.volume.grid
-    size = " \N{MULTIPLICATION SIGN} ".join(f"{s:.3g}" for s in grid.spacing_mm)
-    shape = " \N{MULTIPLICATION SIGN} ".join(map(str, grid.shape))
-    report = Report(
-        title=f"What {found.image.name} shows",
+    return Report(
+        title=f"What {Path(found.name).name} shows",
+        record=record,
         summary="Contrast, noise and sharpness of one scan, each with how well it is known. Signals are free of the "
         "bias that Rician noise adds; SNR and CNR are relative to the noise sd of one real channel. Intervals hold "
         "95 %: they answer for noise, anatomy and the noise estimate, not for wrong tissue maps.",
         facts=(
-            Fact("Voxels", f"{size} mm"),
-            Fact("Matrix", f"{shape} {grid.orientation}"),
+            Fact("Voxels", size_text(grid)),
+            Fact("Matrix", shape_text(grid)),
             Fact("Weighting", found.weighting),
-            Fact("Tissues by", segmenter),
+            Fact("Tissues by", record.segmenter),
             Fact("Noise from", found.contrast.noise_method),
         ),
-        notes=found.notes,
         figures=_figures(found),
         planes=("axial", "coronal", "sagittal"),
-        parameters=parameters,
-        inputs=tuple(inputs),
-        versions=installed_versions(),
+        groups=_groups(found),
     )
-    measured = (tissue_table(found), contrast_table(found), axis_table(found))
-    more = {"measured": measured, "noise": noise_lines(found), "groups": _groups(found)}
-    return rendered(report, "measure.html.j2", more)
 
 
 def tissue_table(found: Measured) -> TextTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,24 @@ from torch import Tensor
 
 from mrcore.data.grid import Grid, cropped
 from mrcore.data.volume import TissueMap, Volume
-from mrcore.io.atomic import atomic_write
-from mrcore.io.sidecar import finite
 from mrcore.phantom import digital_head
-from mrkit.files.outputs import Target, check_targets, write_image, write_page
-from mrkit.files.provenance import Record, installed_versions
+from mrkit.files.outputs import (
+    FileOutput,
+    ImageOutput,
+    Output,
+    OutputNames,
+    check_outputs,
+    json_output,
+    text_output,
+    write_results,
+)
+from mrkit.files.provenance import Record
 from mrkit.progress import stages, steps
 from mrkit.quantification.methods import DEFAULT_METHOD, METHODS
-from mrkit.quantification.page import QuantifyPage, build_quantify_page
+from mrkit.quantification.page import Shown, quantify_report
 from mrkit.quantification.quantify import Quantified, QuantifySettings, prepare_raw, quantify_prepared, weighted_volume
 from mrkit.quantification.scores import KnownMaps, map_errors
-from mrkit.report.report import Fact
+from mrkit.report.report import Fact, build_page
 from recon.coils.loops import loop_coil_maps
 from recon.contrasts import FLAIR, T1W, T2W
 from recon.files.npz import write_npz
@@ -57,9 +63,9 @@ def run_quantify_demo(out: Path, *, seed: int = 0, force: bool = False) -> Path:
     Raises:
         BadInputError: results exist and `force` is off.
     """
-    target, page, table, raw_file = Target(out, "demo"), out / "report.html", out / "metrics.json", out / "raw.npz"
-    names = [f"desc-{of}_{name}" for of in ("truth", *METHOD_NAMES) for name in ("T1map", "T2map", "PDmap")]
-    check_targets(map(target.image, names), [page, table, raw_file], [], force=force)
+    names, page, table, raw_file = OutputNames(out, "demo"), out / "report.html", out / "metrics.json", out / "raw.npz"
+    kinds = [f"desc-{of}_{name}" for of in ("truth", *METHOD_NAMES) for name in ("T1map", "T2map", "PDmap")]
+    check_outputs(map(names.image, kinds), [page, table, raw_file], [], force=force)
     with stages(7 + len(METHOD_NAMES)) as begin:
         begin("simulating an undersampled fingerprint of a digital head")
         scan = demo_scan(seed)
@@ -74,14 +80,18 @@ def run_quantify_demo(out: Path, *, seed: int = 0, force: bool = False) -> Path:
         main = next(iter(results.values()))
         weighted = {f"{c.name}, computed": weighted_volume(main, c) for c in (T1W, T2W, FLAIR)}
         title = "mrkit demo: a simulated fingerprint and its maps"
-        content = QuantifyPage(results, record, weighted, scan.truth, title, (Fact("Acceleration", _SPEED),))
-        html = build_quantify_page(content)
+        shown = Shown(results, weighted, scan.truth)
+        html = build_page(quantify_report(shown, record, title, (Fact("Acceleration", _SPEED),)), "quantify.html.j2")
         errors = {name: map_errors(result, scan.truth) for name, result in results.items()}
-        write_npz(scan.raw, raw_file, force=force)
-        _write(target, scan, results, record, force=force)
-        with atomic_write(table, force=force) as temporary:
-            temporary.write_text(json.dumps(finite({"errors_percent": errors}), indent=2, sort_keys=True) + "\n")
-        return write_page(html, page, force=force)
+        outputs: list[Output] = [
+            FileOutput(raw_file, lambda to, force: write_npz(scan.raw, to, force=force)),
+            *_maps(names, scan, results),
+            json_output(table, {"errors_percent": errors}, sort_keys=True),
+            text_output(page, html),
+        ]
+        sidecar = record.sidecar() | {"Phantom": "mrcore.phantom.digital_head", "Versions": record.versions}
+        write_results(outputs, sidecar, force=force)
+        return page
 
 
 def demo_scan(seed: int, n: int = _N) -> DemoScan:
@@ -131,24 +141,21 @@ def _record(results: Mapping[str, Quantified], seed: int) -> Record:
         "Trajectory": f"spiral, {_MOST_SHOTS // ACCELERATION} arms of {_ARMS_OF_A_PLANE} a frame",
         "Coils": _N_COILS,
         "SNR": _SNR,
-        "Methods": {name: METHODS[name].settings for name in METHOD_NAMES},
+        "Methods": {name: METHODS[name].settings_values() for name in METHOD_NAMES},
     }
     notes = tuple(dict.fromkeys(note for result in results.values() for note in result.notes))
-    return Record(seed=seed, segmenter="", notes=notes, parameters=parameters, versions=installed_versions())
+    return Record(seed=seed, parameters=parameters, notes=notes)
 
 
-def _write(target: Target, scan: DemoScan, results: Mapping[str, Quantified], record: Record, *, force: bool) -> None:
-    sidecar: dict[str, object] = {
-        "Seed": record.seed,
-        "Phantom": "mrcore.phantom.digital_head",
-        "Notes": list(record.notes),
-        "Versions": dict(record.versions),
-    }
+def _maps(names: OutputNames, scan: DemoScan, results: Mapping[str, Quantified]) -> list[ImageOutput]:
+    """Return the maps of the truth and of each method."""
     grid, truth = scan.raw.grid, scan.truth
     maps = {"truth": (truth.t1_s, truth.t2_s, truth.pd)}
     for name, result in zip(METHOD_NAMES, results.values(), strict=True):
         maps[name] = (result.t1_s.data, result.t2_s.data, result.pd.data.abs())
-    for of, tensors in maps.items():
-        for (name, unit), data in zip((("T1map", "s"), ("T2map", "s"), ("PDmap", "arbitrary")), tensors, strict=True):
-            path = target.image(f"desc-{of}_{name}")
-            write_image(Volume(data, grid), path, sidecar | {"Units": unit}, force=force)
+    units = {"T1map": "s", "T2map": "s", "PDmap": "arbitrary"}
+    return [
+        ImageOutput(names.image(f"desc-{of}_{name}"), Volume(data, grid), about={"Units": unit})
+        for of, tensors in maps.items()
+        for (name, unit), data in zip(units.items(), tensors, strict=True)
+    ]

@@ -5,24 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 from mrcore.data.volume import Volume
 from mrcore.denoisers.files import load_denoiser
 from mrcore.errors import BadInputError
-from mrcore.io.sidecar import file_sha256, finite, software_version, stem
+from mrcore.io.sidecar import file_sha256, software_version, stem
 from mrcore.io.tissues import load_mask
 from mrkit.files.kept import Kept
-from mrkit.files.outputs import Target, check_targets, write_image, write_page
-from mrkit.files.provenance import Provenance, Record, input_files, installed_versions
+from mrkit.files.outputs import ImageOutput, Output, OutputNames, check_outputs, text_output, write_results
+from mrkit.files.provenance import Record
 from mrkit.progress import stages, steps
 from mrkit.quantification.input import IsmrmrdOptions, Train, read_data
 from mrkit.quantification.kept_maps import kept_maps
 from mrkit.quantification.methods import DEFAULT_METHOD, METHODS, usual_denoiser
-from mrkit.quantification.page import QuantifyPage, build_quantify_page
+from mrkit.quantification.page import Shown, quantify_report
 from mrkit.quantification.quantify import Quantified, QuantifySettings, prepare_raw, quantify_prepared, weighted_volume
+from mrkit.report.report import build_page
 from recon.contrasts import FLAIR, T1W, T2W, Contrast
 
 DEFAULT_WEIGHTED = (T1W, T2W, FLAIR)
@@ -79,9 +80,9 @@ class QuantifyJob:
     force: bool = False
 
     @property
-    def target(self) -> Target:
+    def names(self) -> OutputNames:
         """Where the results go and how their names begin."""
-        return Target(self.out, stem(self.raw))
+        return OutputNames(self.out, stem(self.raw))
 
     @property
     def files(self) -> dict[str, Path]:
@@ -99,13 +100,13 @@ class QuantifyJob:
     @property
     def images(self) -> list[Path]:
         """The images that are written."""
-        names = [*MAPS, *(weighted_name(contrast) for contrast in self.weighted)]
-        return [self.target.image(name) for name in names if name != "desc-factor_TB1map" or self.settings.b1]
+        kinds = [*MAPS, *(weighted_name(contrast) for contrast in self.weighted)]
+        return [self.names.image(name) for name in kinds if name != "desc-factor_TB1map" or self.settings.b1]
 
     @property
     def pages(self) -> list[Path]:
         """The pages that are written."""
-        return [self.target.report("quantify")] if self.with_report else []
+        return [self.names.report("quantify")] if self.with_report else []
 
 
 def job_of(arguments: argparse.Namespace) -> QuantifyJob:
@@ -159,7 +160,7 @@ def quantify_files(job: QuantifyJob) -> list[Path]:
     Everything that can be refused is refused before the first file is written. Maps of methods that are finished are
     kept beside the results until these are written: the same command goes on where it was killed.
     """
-    check_targets(job.images, job.pages, job.files.values(), force=job.force)
+    check_outputs(job.images, job.pages, job.files.values(), force=job.force)
     raw = read_data(job.raw, job.train, job.trajectory, job.ismrmrd)
     model = job.train.model()
     mask = load_mask(job.mask, raw.grid) if job.mask else None
@@ -175,7 +176,11 @@ def quantify_files(job: QuantifyJob) -> list[Path]:
                 compute = partial(quantify_prepared, ready, method, denoiser, step)
                 results[method.title] = kept_maps(kept, name, raw.grid, compute)
         begin("writing maps and report")
-        written = _write(job, results)
+        result = next(iter(results.values()))
+        record = _record(job, result)
+        fit = {"Converged": result.converged, "NIter": result.n_iter, "Message": result.message}
+        sidecar = record.sidecar() | {"Fit": fit, "Versions": record.versions}
+        written = write_results(_outputs(job, results, record), sidecar, force=job.force)
         kept.remove()
         return written
 
@@ -193,34 +198,28 @@ def _contrast(tr_s: float, te_s: float, ti_s: float) -> Contrast:
     return Contrast(f"{name}ms", tr_s, te_s, ti_s or None)
 
 
-def _write(job: QuantifyJob, results: Mapping[str, Quantified]) -> list[Path]:
+def _outputs(job: QuantifyJob, results: Mapping[str, Quantified], record: Record) -> list[Output]:
+    """Return maps of the first result, images computed from them, and the page of all results."""
     result = next(iter(results.values()))
-    provenance = _provenance(job, result)
     weighted = {contrast: weighted_volume(result, contrast) for contrast in job.weighted}
-    # The page comes first: should it fail, no results without a report stay behind.
-    page = _page(job, results, provenance, weighted) if job.with_report else None
-    fit = {"Converged": result.converged, "NIter": result.n_iter, "Message": result.message}
-    sidecar = provenance.sidecar() | {"Fit": fit, "Versions": installed_versions()}
-    volumes = dict(zip(MAPS, _maps(result), strict=True))
-    written = [
-        write_image(
-            volume,
-            job.target.image(name),
-            sidecar | {"Units": MAPS[name][0], "Description": MAPS[name][1]},
-            force=job.force,
-        )
-        for name, volume in volumes.items()
-        if volume is not None
-    ]
+    outputs: list[Output] = []
+    for (name, (unit, text)), volume in zip(MAPS.items(), _maps(result), strict=True):
+        if volume is not None:
+            outputs.append(ImageOutput(job.names.image(name), volume, about={"Units": unit, "Description": text}))
     for contrast, volume in weighted.items():
         times = {"RepetitionTime": contrast.tr_s, "EchoTime": contrast.te_s, "InversionTime": contrast.ti_s}
-        said = {key: value for key, value in times.items() if value is not None and value < float("inf")}
-        about = {"Units": "arbitrary", "Description": "Computed from the maps, not measured", **said}
-        path = job.target.image(weighted_name(contrast))
-        written.append(write_image(volume, path, sidecar | about, force=job.force))
-    if page is not None:
-        written.append(write_page(page, job.target.report("quantify"), force=job.force))
-    return written
+        known = {key: value for key, value in times.items() if value is not None and value < float("inf")}
+        about: dict[str, object] = {
+            "Units": "arbitrary",
+            "Description": "Computed from the maps, not measured",
+            **known,
+        }
+        outputs.append(ImageOutput(job.names.image(weighted_name(contrast)), volume, about=about))
+    if job.with_report:
+        named = {f"{contrast.name}, computed": volume for contrast, volume in weighted.items()}
+        page = build_page(quantify_report(Shown(results, named), record), "quantify.html.j2")
+        outputs.append(text_output(job.names.report("quantify"), page))
+    return outputs
 
 
 def _maps(result: Quantified) -> tuple[Volume | None, ...]:
@@ -232,14 +231,14 @@ def _maps(result: Quantified) -> tuple[Volume | None, ...]:
 def _kept(job: QuantifyJob) -> Kept:
     """Return where maps of finished methods are kept: they serve only the same files, options and version."""
     hashes = {role: file_sha256(path) for role, path in job.files.items()}
-    methods = {name: _as_json(method.settings) for name, method in METHODS.items()}
+    methods = {name: method.settings_values() for name, method in METHODS.items()}
     purpose = [software_version(), hashes, _parameters(job), methods, job.seed]
-    return Kept(job.out / f".{job.target.stem}_methods", json.dumps(purpose, default=str))
+    return Kept(job.out / f".{job.names.stem}_methods", json.dumps(purpose, default=str))
 
 
-def _provenance(job: QuantifyJob, result: Quantified) -> Provenance:
-    method = {"Method": job.method, "MethodSettings": _as_json(METHODS[job.method].settings)}
-    return Provenance(job.files, job.seed, method | _parameters(job), result.notes)
+def _record(job: QuantifyJob, result: Quantified) -> Record:
+    method = {"Method": job.method, "MethodSettings": METHODS[job.method].settings_values()}
+    return Record(job.files, job.seed, method | _parameters(job), result.notes)
 
 
 def _parameters(job: QuantifyJob) -> dict[str, object]:
@@ -255,23 +254,3 @@ def _parameters(job: QuantifyJob) -> dict[str, object]:
         "Denoiser": job.denoiser.name if job.denoiser else "of mrkit",
         "Ismrmrd": asdict(job.ismrmrd),
     }
-
-
-def _as_json(settings: object) -> object:
-    """Return settings for a sidecar; a TR of infinity becomes null."""
-    return finite(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {}
-
-
-def _page(
-    job: QuantifyJob, results: Mapping[str, Quantified], provenance: Provenance, weighted: Mapping[Contrast, Volume]
-) -> str:
-    record = Record(
-        seed=job.seed,
-        segmenter="",
-        notes=provenance.notes,
-        inputs=input_files(job.files),
-        parameters=provenance.parameters,
-        versions=installed_versions(),
-    )
-    named = {f"{contrast.name}, computed": volume for contrast, volume in weighted.items()}
-    return build_quantify_page(QuantifyPage(results, record, named))

@@ -9,7 +9,7 @@ import torch
 
 from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
-from mrkit.files.kept import Kept, Record
+from mrkit.files.kept import Kept, KeptPart
 from mrkit.quantification.quantify import Quantified
 
 _MAPS = ("t1_s", "t2_s", "b1", "t1_sd_s", "t2_sd_s", "pd_sd", "residual")
@@ -18,19 +18,19 @@ _FACTS = ("converged", "n_iter", "history", "history_of", "message", "notes")
 
 def kept_maps(kept: Kept, name: str, grid: Grid, compute: Callable[[], Quantified]) -> Quantified:
     """Return the result of the method `name` on its grid, from what is kept or computed."""
-    return _quantified(kept.record(name, lambda: _record(compute())), grid)
+    return _quantified(kept.part(name, lambda: _part(compute())), grid)
 
 
-def _record(result: Quantified) -> Record:
+def _part(result: Quantified) -> KeptPart:
     volumes: dict[str, Volume | None] = {name: getattr(result, name) for name in _MAPS}
     maps = {name: volume.data for name, volume in volumes.items() if volume is not None}
     tensors = maps | {"pd": torch.view_as_real(result.pd.data), "mask": result.mask}
-    return Record(tensors, {name: json.dumps(getattr(result, name)) for name in _FACTS})
+    return KeptPart(tensors, {name: json.dumps(getattr(result, name)) for name in _FACTS})
 
 
-def _quantified(record: Record, grid: Grid) -> Quantified:
-    tensors = record.tensors
-    facts = {name: json.loads(record.facts[name]) for name in _FACTS}
+def _quantified(part: KeptPart, grid: Grid) -> Quantified:
+    tensors = part.tensors
+    facts = {name: json.loads(part.facts[name]) for name in _FACTS}
     return Quantified(
         t1_s=Volume(tensors["t1_s"], grid),
         t2_s=Volume(tensors["t2_s"], grid),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -14,6 +14,7 @@ from mrcore.denoisers.files import Denoiser, shipped_denoiser
 from mrcore.denoisers.trained import sliced_denoiser, volume_denoiser
 from mrcore.denoisers.unet import Denoise
 from mrcore.errors import BadInputError
+from mrcore.io.sidecar import finite
 from mrcore.solvers import Solution, Watch, unwatched
 from recon.dictionary.dictionary import Dictionary
 from recon.encoding.encoding import Encoding, reweighted
@@ -57,6 +58,11 @@ class Method:
     history_of: str
     n_steps: int = 0
     is_limited: bool = False
+
+    def settings_values(self) -> object:
+        """Return the settings as JSON values; a TR of infinity becomes null."""
+        settings = self.settings
+        return finite(asdict(settings)) if is_dataclass(settings) and not isinstance(settings, type) else {}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from mrkit.quantification.scores import KnownMaps, difference_table, error_table
 from mrkit.report.curves import Curve
 from mrkit.report.pictures import Section, Window, intensity_picture, quantity_picture, sections, window_of
 from mrkit.report.plots import Line, LinePlot
-from mrkit.report.report import Fact, Figure, PlotGroup, Report, Table, rendered
+from mrkit.report.report import Fact, Figure, PlotGroup, Report, Table
+from mrkit.report.words import shape_text, size_text
 
 _N_BINS = 100
 _LINE_COLOURS = ("#0b6b62", "#c2571a", "#56b4e9", "#cc79a7", "#e69f00")
@@ -44,19 +45,16 @@ _SD_TEXT = (
 
 
 @dataclass(frozen=True, eq=False)
-class QuantifyPage:
-    """What the page shows.
+class Shown:
+    """What a page shows.
 
     `results` by method, the main one first; `weighted` images made from the main one; `truth` where it is known.
-    `planes` and all pictures are those of the mask of the main result.
+    All pictures are those of the mask of the main result.
     """
 
     results: Mapping[str, Quantified]
-    record: Record
     weighted: Mapping[str, Volume] = field(default_factory=dict)
     truth: KnownMaps | None = None
-    title: str = "Quantitative maps"
-    facts: tuple[Fact, ...] = ()
 
     @property
     def main(self) -> Quantified:
@@ -64,37 +62,30 @@ class QuantifyPage:
         return next(iter(self.results.values()))
 
 
-def build_quantify_page(page: QuantifyPage) -> str:
-    """Return the page as HTML text; nothing is fetched, and the same values give the same text."""
-    return rendered(quantify_report(page), "quantify.html.j2", {"groups": (_histograms(page),)})
-
-
-def quantify_report(page: QuantifyPage) -> Report:
-    """Compose the page's content."""
-    main, record = page.main, page.record
+def quantify_report(
+    shown: Shown, record: Record, title: str = "Quantitative maps", facts: tuple[Fact, ...] = ()
+) -> Report:
+    """Compose the report of `shown`; `facts` stand at its head beside those of the maps."""
+    main = shown.main
     grid = main.t1_s.grid
     planes = planes_of(grid, main.mask)
-    size = " \N{MULTIPLICATION SIGN} ".join(f"{s:.3g}" for s in grid.spacing_mm)
-    shape = " \N{MULTIPLICATION SIGN} ".join(map(str, grid.shape))
     scales = f"T1 {T1_SCALE.said()}, T2 {T2_SCALE.said()}"
     return Report(
-        title=page.title,
+        title=title,
+        record=record,
         summary="T1, T2 and PD from a magnetic resonance fingerprint. Colours mean the same value on every page: "
         f"{scales}; maps are shown where the object is. The patient's left is on the right.",
         facts=(
-            Fact("Maps", f"{size} mm, {shape} {grid.orientation}"),
-            Fact("Method", next(iter(page.results))),
-            *page.facts,
+            Fact("Maps", f"{size_text(grid)}, {shape_text(grid)}"),
+            Fact("Method", next(iter(shown.results))),
+            *facts,
             Fact("Seed", str(record.seed)),
         ),
-        notes=record.notes,
-        figures=(*_map_figures(page, planes), *_trust_figures(page, planes), *_weighted_figures(page, planes)),
+        figures=(*_map_figures(shown, planes), *_trust_figures(shown, planes), *_weighted_figures(shown, planes)),
         planes=tuple(plane.name for plane in planes),
-        tables=_tables(page),
-        curves=tuple(curve for name, result in page.results.items() for curve in _history(name, result)),
-        parameters={"seed": record.seed, **record.parameters},
-        inputs=record.inputs,
-        versions=record.versions,
+        tables=_tables(shown),
+        curves=tuple(curve for name, result in shown.results.items() for curve in _history(name, result)),
+        groups=(_histograms(shown),),
     )
 
 
@@ -109,20 +100,20 @@ def planes_of(grid: Grid, mask: Tensor) -> tuple[Section, ...]:
     return (shown[int(np.argmax([abs(normal @ across) for normal in normals]))],)
 
 
-def _map_figures(page: QuantifyPage, planes: tuple[Section, ...]) -> list[Figure]:
-    truth, main = page.truth, page.main
+def _map_figures(shown: Shown, planes: tuple[Section, ...]) -> list[Figure]:
+    truth, main = shown.truth, shown.main
     figures = []
     for scale, quantity in ((T1_SCALE, "t1_s"), (T2_SCALE, "t2_s")):
-        text = f"{scale.said()}, the same on every page."
+        text = f"{scale.said()}, the same on every shown."
         if truth is not None:
             known = Volume(getattr(truth, quantity), main.t1_s.grid)
             figures.append(_coloured(f"{scale.name}, truth", text, known, planes, scale, main.mask, compared=True))
-        for name, result in page.results.items():
+        for name, result in shown.results.items():
             volume = getattr(result, quantity)
             focus = result is main and scale is T1_SCALE
             title = f"{scale.name}, {name}"
             figures.append(_coloured(title, text, volume, planes, scale, main.mask, compared=True, focus=focus))
-    for name, result in page.results.items():
+    for name, result in shown.results.items():
         pd = _magnitude(result.pd)
         window = Window(0.0, window_of(pd, main.mask).high)
         figures.append(
@@ -131,12 +122,12 @@ def _map_figures(page: QuantifyPage, planes: tuple[Section, ...]) -> list[Figure
     return figures
 
 
-def _trust_figures(page: QuantifyPage, planes: tuple[Section, ...]) -> list[Figure]:
-    main, truth = page.main, page.truth
+def _trust_figures(shown: Shown, planes: tuple[Section, ...]) -> list[Figure]:
+    main, truth = shown.main, shown.truth
     figures = []
     if truth is not None:
         for quantity, known in (("t1_s", truth.t1_s), ("t2_s", truth.t2_s)):
-            for name, result in page.results.items():
+            for name, result in shown.results.items():
                 error = (getattr(result, quantity).data - known) / known.clamp_min(1e-6)
                 volume = Volume(torch.where(known > 0, error, 0.0), main.t1_s.grid)
                 title = f"Error of {quantity[:2].upper()}, {name}"
@@ -153,18 +144,18 @@ def _trust_figures(page: QuantifyPage, planes: tuple[Section, ...]) -> list[Figu
     return [*figures, _coloured("Residual", text, main.residual, planes, RESIDUAL_SCALE, main.mask)]
 
 
-def _weighted_figures(page: QuantifyPage, planes: tuple[Section, ...]) -> list[Figure]:
+def _weighted_figures(shown: Shown, planes: tuple[Section, ...]) -> list[Figure]:
     figures = []
-    for name, volume in page.weighted.items():
-        window = Window(0.0, window_of(volume, page.main.mask).high)
+    for name, volume in shown.weighted.items():
+        window = Window(0.0, window_of(volume, shown.main.mask).high)
         figures.append(_grey(name, "Computed from the maps, not measured.", volume, planes, window))
     return figures
 
 
-def _tables(page: QuantifyPage) -> tuple[Table, ...]:
-    if page.truth is not None:
-        return (error_table({name: map_errors(result, page.truth) for name, result in page.results.items()}),)
-    return (difference_table(page.results),)
+def _tables(shown: Shown) -> tuple[Table, ...]:
+    if shown.truth is not None:
+        return (error_table({name: map_errors(result, shown.truth) for name, result in shown.results.items()}),)
+    return (difference_table(shown.results),)
 
 
 def _history(name: str, result: Quantified) -> tuple[Curve, ...]:
@@ -174,17 +165,17 @@ def _history(name: str, result: Quantified) -> tuple[Curve, ...]:
     return (Curve(f"{name}: {result.message}", "iteration", result.history_of, values),)
 
 
-def _histograms(page: QuantifyPage) -> PlotGroup:
+def _histograms(shown: Shown) -> PlotGroup:
     plots = []
     for scale, quantity in ((T1_SCALE, "t1_s"), (T2_SCALE, "t2_s")):
         edges = np.linspace(scale.low, scale.high, _N_BINS + 1)
         lines = [
-            _histogram(name, getattr(result, quantity).data[page.main.mask] * scale.factor, edges, colour)
-            for (name, result), colour in zip(page.results.items(), _cycle(len(page.results)), strict=True)
+            _histogram(name, getattr(result, quantity).data[shown.main.mask] * scale.factor, edges, colour)
+            for (name, result), colour in zip(shown.results.items(), _cycle(len(shown.results)), strict=True)
         ]
-        if page.truth is not None:
-            lines += _true_values(page.truth, quantity, scale, max(max(line.y) for line in lines))
-        dashed = "; dashed: true median of each tissue" if page.truth is not None else ""
+        if shown.truth is not None:
+            lines += _true_values(shown.truth, quantity, scale, max(max(line.y) for line in lines))
+        dashed = "; dashed: true median of each tissue" if shown.truth is not None else ""
         title = f"{scale.name} in the mask{dashed}"
         plots.append(LinePlot(title, f"{scale.name} in {scale.unit}", "% of the voxels per bin", tuple(lines)))
     text = "Values beyond the scale are not drawn; the shares are of all voxels of the mask."

@@ -10,8 +10,8 @@ from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid
 from mrcore.io.volumes import load_volume
-from mrkit.files.outputs import Target, check_targets, in_space_of, write_image, write_tissues
-from mrkit.files.provenance import Provenance
+from mrkit.files.outputs import ImageOutput, Output, OutputNames, TissueOutput, check_outputs, write_results
+from mrkit.files.provenance import Record
 
 
 def render_files(
@@ -24,18 +24,15 @@ def render_files(
     """
     if (voxel_mm is None) == (like is None):
         raise BadInputError("say either a voxel size or an image whose grid is meant, not both or neither")
-    target = Target(out, field.name.removesuffix(field.suffix))
-    image = out / f"{target.stem}.nii.gz"
+    names = OutputNames(out, field.name.removesuffix(field.suffix))
+    image = out / f"{names.stem}.nii.gz"
     inputs = {"field": field, **({"grid": like} if like else {})}
-    check_targets([image, *target.tissues("")], [], inputs.values(), force=force)
+    check_outputs([image, *names.tissues("")], [], inputs.values(), force=force)
     fitted = load_field(field)
     own = fitted.field.grid
     source = load_volume(like) if like is not None else None
     grid = source.grid if source is not None else covering_grid(own, voxel_mm or max(own.spacing_mm))
     volume, tissues = render(fitted, grid)
     space_of = source if source is not None else Volume(volume.data, grid)
-    sidecar = Provenance(inputs, 0, {"VoxelMm": list(grid.spacing_mm)}).sidecar()
-    return [
-        write_image(in_space_of(space_of, volume), image, sidecar, force=force),
-        *write_tissues(tissues, target, "", sidecar, space_of, force=force),
-    ]
+    outputs: list[Output] = [ImageOutput(image, volume, space_of), TissueOutput(names, "", tissues, space_of)]
+    return write_results(outputs, Record(inputs, 0, {"VoxelMm": list(grid.spacing_mm)}).sidecar(), force=force)

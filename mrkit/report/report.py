@@ -5,17 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mrcore.errors import BadInputError
-from mrkit.files.provenance import InputFile
+from mrkit.files.provenance import Record
 from mrkit.report.curves import Curve, curve_svg
-from mrkit.report.plots import LinePlot, line_svg
+from mrkit.report.plots import LinePlot, bar_svg, line_svg
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MISSING = "\N{EN DASH}"
@@ -113,6 +113,25 @@ class Fact:
     value: str
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """A table of text: `head` holds name and unit per column, `rows` a name and one cell per column."""
+
+    title: str
+    note: str
+    head: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class PlotGroup:
+    """Plots under one heading, and what a reader must know of them."""
+
+    title: str
+    text: str
+    plots: tuple[LinePlot, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """Everything that a page says, in its order.
@@ -121,41 +140,33 @@ class Report:
         title: of the page.
         summary: what was done, in one or two sentences.
         facts: figures for the head of the page.
-        notes: warnings and remarks that a reader must see before the pictures.
+        record: how the result came about; its notes stand before the pictures.
         figures: rows of pictures, all with the same planes in the same columns.
         planes: headings of these columns.
         tables: scores; their definitions are listed beneath.
         curves: such as the history of a fit.
         plots: of several lines.
-        parameters: all settings; nested mappings are flattened to dotted names.
-        inputs: files that were read.
-        versions: of the programs that took part.
+        groups: of plots, each with what a reader must know of them, before the scores.
     """
 
     title: str
     summary: str
+    record: Record
     facts: tuple[Fact, ...] = ()
-    notes: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     planes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
     plots: tuple[LinePlot, ...] = ()
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    inputs: tuple[InputFile, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[PlotGroup, ...] = ()
 
 
-def build_report(report: Report) -> str:
+def build_page(report: Report, template: str = "report.html.j2", more: Mapping[str, object] | None = None) -> str:
     """Return the page as HTML text; the same report gives the same text.
 
     Pictures are inside as base64, styles and script are inline, and a content security policy forbids all fetching.
+    `template` extends `report.html.j2` and knows the values `more`.
     """
-    return rendered(report, "report.html.j2", {})
-
-
-def rendered(report: Report, template: str, more: Mapping[str, object]) -> str:
-    """Return the page that `template` makes of the report; it extends `report.html.j2` and knows the values `more`."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -163,14 +174,14 @@ def rendered(report: Report, template: str, more: Mapping[str, object]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": _data_uri, "svg": curve_svg, "lines": line_svg}
+    environment.filters |= {"data_uri": _data_uri, "svg": curve_svg, "lines": line_svg, "bars": bar_svg}
     return environment.get_template(template).render(
-        more,
+        more or {},
         report=report,
-        tables=[_laid_out(table) for table in report.tables],
-        definitions=_definitions(report.tables),
+        tables=[marked(table) for table in report.tables],
+        definitions=definitions_of(report.tables),
         has_contest=any(c.better is not Better.NEITHER for table in report.tables for c in table.columns),
-        parameters=list(_flat(report.parameters)),
+        parameters=list(_flat(report.record.settings)),
         compared=[(i, figure) for i, figure in enumerate(report.figures) if figure.compared],
     )
 
@@ -212,32 +223,37 @@ def best_rows(table: Table, column: int) -> frozenset[int]:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
+    """The text of a value, and whether it is the best of its column."""
+
     text: str
     is_best: bool
 
 
 @dataclass(frozen=True)
-class _LaidOut:
+class MarkedTable:
+    """A table as a page shows it: each row with its cells."""
+
     table: Table
-    rows: tuple[tuple[Row, tuple[_Cell, ...]], ...]
+    rows: tuple[tuple[Row, tuple[Cell, ...]], ...]
 
 
-def _laid_out(table: Table) -> _LaidOut:
+def marked(table: Table) -> MarkedTable:
+    """Return a table with the text of its cells, the best of each column marked."""
     best = [best_rows(table, c) for c in range(len(table.columns))]
     rows = tuple(
         (
             row,
             tuple(
-                _Cell(format_number(value, table.columns[c].digits), i in best[c]) for c, value in enumerate(row.values)
+                Cell(format_number(value, table.columns[c].digits), i in best[c]) for c, value in enumerate(row.values)
             ),
         )
         for i, row in enumerate(table.rows)
     )
-    return _LaidOut(table, rows)
+    return MarkedTable(table, rows)
 
 
-def _definitions(tables: tuple[Table, ...]) -> list[tuple[str, str]]:
+def definitions_of(tables: Sequence[Table]) -> list[tuple[str, str]]:
     """Return each definition once, in order of appearance, under the names of all columns that share it."""
     names: dict[str, list[str]] = {}
     for column in (column for table in tables for column in table.columns if column.definition):
@@ -261,22 +277,3 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
 
 def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table of text: `head` holds name and unit per column, `rows` a name and one cell per column."""
-
-    title: str
-    note: str
-    head: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True)
-class PlotGroup:
-    """Plots under one heading, and what a reader must know of them."""
-
-    title: str
-    text: str
-    plots: tuple[LinePlot, ...]

@@ -10,13 +10,13 @@ from mrkit.files.provenance import Record
 from mrkit.report.curves import Curve
 from mrkit.report.report import Fact
 
+_TIMES = " \N{MULTIPLICATION SIGN} "
 _WORLD = "Planes cut the brain's middle (the sagittal one 10 mm to its right) and are the same in every row. "
 
 
 def record_facts(record: Record) -> tuple[Fact, ...]:
-    """Return segmenter, seed and run time."""
-    seconds = () if record.seconds is None else (Fact("Run time", _duration(record.seconds)),)
-    return (Fact("Segmenter", record.segmenter), Fact("Seed", str(record.seed)), *seconds)
+    """Return segmenter and seed."""
+    return Fact("Segmenter", record.segmenter), Fact("Seed", str(record.seed))
 
 
 def history_curves(fit: Solution | None) -> tuple[Curve, ...]:
@@ -37,12 +37,9 @@ def orientation_text(radiological: bool = True) -> str:
 def size_text(grid: Grid) -> str:
     """Return the voxel size for a reader."""
     sizes = [f"{s:.3g}" for s in grid.spacing_mm]
-    return f"{sizes[0]} mm" if len(set(sizes)) == 1 else " \N{MULTIPLICATION SIGN} ".join(sizes) + " mm"
+    return f"{sizes[0]} mm" if len(set(sizes)) == 1 else _TIMES.join(sizes) + " mm"
 
 
-def _shape(grid: Grid) -> str:
-    return " \N{MULTIPLICATION SIGN} ".join(str(n) for n in grid.shape) + f" {grid.orientation}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+def shape_text(grid: Grid) -> str:
+    """Return the number of voxels along each axis and where the axes point to, for a reader."""
+    return f"{_TIMES.join(str(n) for n in grid.shape)} {grid.orientation}"

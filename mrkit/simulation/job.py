@@ -17,10 +17,18 @@ from mrcore.segmentation.brainmask import is_skull_stripped
 from mrkit.anatomy.scans import find_scans
 from mrkit.anatomy.subject import Subject, read_subject
 from mrkit.files.job import Job, job_of
-from mrkit.files.outputs import check_targets, in_space_of, write_image, write_page, write_tissues
-from mrkit.files.provenance import Provenance, Record, input_files, installed_versions
-from mrkit.report.report import build_report
-from mrkit.simulation.page import Calibrated, simulate_report
+from mrkit.files.outputs import (
+    FileOutput,
+    ImageOutput,
+    Output,
+    TissueOutput,
+    check_outputs,
+    text_output,
+    write_results,
+)
+from mrkit.files.provenance import Record
+from mrkit.report.report import build_page
+from mrkit.simulation.page import simulate_report
 from mrkit.simulation.protocol import NO_CHANGES, Changes, Gauge, bloch_protocol
 from mrkit.simulation.simulate import SimulatedScan, simulate_ulf
 from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, from_json
@@ -28,7 +36,6 @@ from ulfsim.artefacts.artefacts import to_json as artefacts_to_json
 from ulfsim.artefacts.draws import MILD, STRONG, ArtefactRange
 from ulfsim.calibration.gains import to_json as calibration_to_json
 from ulfsim.kspace_file import save_k_space
-from ulfsim.measurement.contrast import measure, pairs
 from ulfsim.protocols.presets import Preset
 
 ARTEFACT_RANGES: Mapping[str, ArtefactRange] = MappingProxyType({"mild": MILD, "strong": STRONG})
@@ -51,7 +58,7 @@ class SimulateJob:
         wm_snr: SNR of white matter, scaling all others.
         gauge: what fixes the gains.
         artefacts: name in ARTEFACT_RANGES, or a JSON file.
-        with_k_space: whether to write k-space.
+        save_k_space: whether to write k-space.
     """
 
     common: Job
@@ -65,7 +72,7 @@ class SimulateJob:
     wm_snr: float | None = None
     gauge: Gauge = Gauge.ABSOLUTE
     artefacts: str | None = None
-    with_k_space: bool = False
+    save_k_space: bool = False
 
     @property
     def files(self) -> dict[str, Path]:
@@ -85,19 +92,19 @@ class SimulateJob:
     @property
     def images(self) -> list[Path]:
         """The images that are written."""
-        target = self.common.target
-        return [target.image("ulf"), target.image("truth"), *target.tissues("")]
+        names = self.common.names
+        return [names.image("ulf"), names.image("truth"), *names.tissues("")]
 
     @property
     def k_space_file(self) -> Path:
         """Where k-space goes."""
-        return self.common.target.directory / f"{self.common.target.stem}_ulf_kspace.npz"
+        return self.common.names.file("ulf_kspace.npz")
 
     @property
     def others(self) -> list[Path]:
         """The further files that are written: page and k-space."""
-        page = [self.common.target.report("ulf")] if self.common.with_report else []
-        return page + [self.k_space_file, sidecar_path(self.k_space_file)] * self.with_k_space
+        page = [self.common.names.report("ulf")] if self.common.with_report else []
+        return page + [self.k_space_file, sidecar_path(self.k_space_file)] * self.save_k_space
 
 
 def job_of_simulation(arguments: argparse.Namespace) -> SimulateJob:
@@ -122,7 +129,7 @@ def job_of_simulation(arguments: argparse.Namespace) -> SimulateJob:
         wm_snr=arguments.wm_snr,
         gauge=Gauge(arguments.gauge),
         artefacts=arguments.artefacts,
-        with_k_space=arguments.k_space,
+        save_k_space=arguments.k_space,
     )
 
 
@@ -131,7 +138,7 @@ def simulate_files(job: SimulateJob) -> list[Path]:
 
     Everything that can be refused is refused before the first file is written.
     """
-    check_targets(job.images, job.others, job.files.values(), force=job.common.force)
+    check_outputs(job.images, job.others, job.files.values(), force=job.common.force)
     preset = _preset(job)
     artefacts = _artefacts(job)
     like = [load_volume(path) for path in job.like]
@@ -151,7 +158,13 @@ def simulate_files(job: SimulateJob) -> list[Path]:
         segmenter=subject.segmenter,
         seed=job.common.seed,
     )
-    return _write(job, subject, result)
+    record = _record(job, subject, result)
+    outputs = _outputs(job, subject, result)
+    if job.common.with_report:
+        page = build_page(simulate_report(subject.volume, result, record))
+        outputs.append(text_output(job.common.names.report("ulf"), page))
+    sidecar = record.sidecar() | {"SkullStripped": is_skull_stripped(subject.volume)}
+    return write_results(outputs, sidecar, force=job.common.force)
 
 
 def _preset(job: SimulateJob) -> str | Preset:
@@ -180,34 +193,24 @@ def _artefacts(job: SimulateJob) -> Artefacts | ArtefactRange:
     return from_json(block)
 
 
-def _write(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[Path]:
-    target, force = job.common.target, job.common.force
-    # The page comes first: should it fail, no results without a report stay behind.
-    page = _page(job, subject, result) if job.common.with_report else None
-    sidecar = _provenance(job, subject, result).sidecar() | {"SkullStripped": is_skull_stripped(subject.volume)}
-    scan_sidecar = (
-        sidecar
-        | to_json(result.acquisition)
-        | {
-            "Calibration": calibration_to_json(result.calibration),
-            "Artefacts": artefacts_to_json(result.simulation.artefacts),
-        }
-    )
-    truth_sidecar = sidecar | {"Description": "The simulated object without blur and noise, in the scan's contrast"}
-    written = [
-        write_image(in_space_of(subject.volume, result.scan), target.image("ulf"), scan_sidecar, force=force),
-        write_image(in_space_of(subject.volume, result.truth), target.image("truth"), truth_sidecar, force=force),
-        *write_tissues(result.tissues, target, "", sidecar, subject.volume, force=force),
+def _outputs(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[Output]:
+    names, source = job.common.names, subject.volume
+    about_scan = to_json(result.acquisition) | {
+        "Calibration": calibration_to_json(result.calibration),
+        "Artefacts": artefacts_to_json(result.simulation.artefacts),
+    }
+    about_truth = {"Description": "The simulated object without blur and noise, in the scan's contrast"}
+    outputs: list[Output] = [
+        ImageOutput(names.image("ulf"), result.scan, source, about_scan),
+        ImageOutput(names.image("truth"), result.truth, source, about_truth),
+        TissueOutput(names, "", result.tissues, source),
     ]
-    if job.with_k_space:
-        save_k_space(result.simulation, job.k_space_file, force=force)
-        written.append(job.k_space_file)
-    if page is not None:
-        written.append(write_page(page, target.report("ulf"), force=force))
-    return written
+    if job.save_k_space:
+        outputs.append(FileOutput(job.k_space_file, lambda to, force: save_k_space(result.simulation, to, force=force)))
+    return outputs
 
 
-def _provenance(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Provenance:
+def _record(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Record:
     protocol: dict[str, object] = {"Preset": job.preset}
     if job.like or job.protocol:
         protocol = {"Like": [p.name for p in job.like], "Protocol": job.protocol and job.protocol.name}
@@ -223,32 +226,4 @@ def _provenance(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Pr
         "Mask": job.common.mask_used,
         **tissues,
     }
-    return Provenance(job.files, job.common.seed, parameters, result.notes)
-
-
-def _page(job: SimulateJob, subject: Subject, result: SimulatedScan) -> str:
-    seen = measure(result.scan, result.scan_tissues, result.acquisition.noise_sd)
-    measured = dict(zip(seen.names, seen.snr, strict=True))
-    target = result.preset.snr
-    calibrated = [Calibrated(f"SNR {name}", value, measured[name]) for name, value in target.items()]
-    calibrated += [Calibrated(f"CNR {a}-{b}", target[a] - target[b], seen.cnr(a, b)) for a, b in pairs(seen.names)]
-    provenance = _provenance(job, subject, result)
-    record = Record(
-        seed=job.common.seed,
-        segmenter=job.common.segmenter_used,
-        notes=result.notes,
-        inputs=input_files(job.files),
-        parameters=provenance.parameters,
-        versions=installed_versions(),
-    )
-    report = simulate_report(
-        source=subject.volume,
-        truth=result.truth,
-        scan=result.scan,
-        tissues=result.tissues,
-        mask=result.mask,
-        calibrated=calibrated,
-        calibration=result.calibration,
-        record=record,
-    )
-    return build_report(report)
+    return Record(job.files, job.common.seed, parameters, result.notes, job.common.segmenter_used)

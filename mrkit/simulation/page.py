@@ -5,59 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from mrcore.data.volume import TissueMap, Volume
+from mrcore.data.volume import Volume
 from mrkit.files.provenance import Record
 from mrkit.report.figures import grey_figure, tissue_figure
 from mrkit.report.pictures import Window, sections, window_of
 from mrkit.report.report import Better, Column, Fact, Report, Row, Table
-from mrkit.report.words import _shape, orientation_text, record_facts, size_text
+from mrkit.report.words import orientation_text, record_facts, shape_text, size_text
+from mrkit.simulation.simulate import SimulatedScan
 from ulfsim.calibration.gains import Calibration
+from ulfsim.measurement.contrast import measure, pairs
 
 
-def simulate_report(
-    *,
-    source: Volume,
-    truth: Volume,
-    scan: Volume,
-    tissues: TissueMap,
-    mask: Tensor,
-    calibrated: Sequence[Calibrated],
-    calibration: Calibration,
-    record: Record,
-    title: str = "Simulated ultra-low-field scan",
-    radiological: bool = True,
-) -> Report:
-    """Compose the report of a simulation.
-
-    Args:
-        source: the high-field scan.
-        truth: the same object in the ultra-low-field contrast, without noise, on the grid of `tissues`.
-        scan: the simulated scan, on its own grid.
-        tissues: of the high-field scan, with which its contrast was changed.
-        mask: brain, bool, on the grid of `tissues`.
-        calibrated: targets and what was measured in `scan`.
-        calibration: gains, and how well determined they are.
-        record: seed, notes, inputs and parameters.
-        title: of the page.
-        radiological: whether the patient's left is on the right of the pictures.
-    """
-    planes = sections(tissues.grid, mask, radiological=radiological)
+def simulate_report(source: Volume, result: SimulatedScan, record: Record) -> Report:
+    """Compose the report of the `result` of a simulation of `source`, the high-field scan."""
+    truth, scan, tissues, mask = result.truth, result.scan, result.tissues, result.mask
+    planes = sections(tissues.grid, mask)
     window = window_of(truth, mask)
     own = window_of(source, mask) if source.grid.matches(tissues.grid) else _plain_window(source)
     return Report(
-        title=title,
+        title="Simulated ultra-low-field scan",
         summary=(
             f"A high-field scan with voxels of {size_text(source.grid)} was given the contrast, the voxels of "
-            f"{size_text(scan.grid)} and the noise of an ultra-low-field scan. {orientation_text(radiological)}"
+            f"{size_text(scan.grid)} and the noise of an ultra-low-field scan. {orientation_text()}"
         ),
+        record=record,
         facts=(
-            Fact("High field", f"{size_text(source.grid)}, {_shape(source.grid)}"),
-            Fact("Simulated", f"{size_text(scan.grid)}, {_shape(scan.grid)}"),
+            Fact("High field", f"{size_text(source.grid)}, {shape_text(source.grid)}"),
+            Fact("Simulated", f"{size_text(scan.grid)}, {shape_text(scan.grid)}"),
             *record_facts(record),
         ),
-        notes=record.notes,
         figures=(
             grey_figure("High field", f"The input; window {own.low:.3g} to {own.high:.3g}.", source, planes, own),
             grey_figure(
@@ -79,10 +55,7 @@ def simulate_report(
             tissue_figure("Tissues", f"By {record.segmenter}; each has its own gain.", tissues, planes, truth, window),
         ),
         planes=tuple(plane.name for plane in planes),
-        tables=(calibration_table(calibrated), gains_table(calibration)),
-        parameters={"seed": record.seed, **record.parameters},
-        inputs=record.inputs,
-        versions=record.versions,
+        tables=(calibration_table(calibrated_quantities(result)), gains_table(result.calibration)),
     )
 
 
@@ -97,6 +70,15 @@ class Calibrated:
     name: str
     target: float
     measured: float
+
+
+def calibrated_quantities(result: SimulatedScan) -> list[Calibrated]:
+    """Return the SNR of each tissue and the CNR of each pair: what was asked for, and what the scan shows."""
+    seen = measure(result.scan, result.scan_tissues, result.acquisition.noise_sd)
+    measured = dict(zip(seen.names, seen.snr, strict=True))
+    target = result.preset.snr
+    snr = [Calibrated(f"SNR {name}", value, measured[name]) for name, value in target.items()]
+    return snr + [Calibrated(f"CNR {a}-{b}", target[a] - target[b], seen.cnr(a, b)) for a, b in pairs(seen.names)]
 
 
 def calibration_table(quantities: Sequence[Calibrated]) -> Table:

@@ -14,8 +14,8 @@ from mrcore.errors import BadInputError
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
 from mrcore.signals.steady_state import tissue_signals
-from mrcore.spatial.cropping import inner
-from mrkit.anatomy.brain import usable
+from mrcore.spatial.cropping import crop_to
+from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import find_tissues, weighting
 from mrkit.progress import stages
 from mrkit.simulation.protocol import NO_CHANGES, Changes, Gauge, changed, preset_named
@@ -107,27 +107,35 @@ def simulate_ulf(
     """
     chosen = preset_named(preset) if isinstance(preset, str) and not like else preset
     references = (like,) if isinstance(like, Volume) else tuple(like)
-    notes: list[str] = []
-    volume = usable(volume)
+    volume = to_float32(volume)
     with stages(3 if references else 2) as begin:
         begin("finding brain and tissues")
-        tissues = find_tissues(volume, tissues, mask, segmenter, notes)
+        tissues, found = find_tissues(volume, tissues, mask, segmenter)
+        notes = list(found)
         if references:
             begin("measuring the real scan")
-            chosen = _preset_of(references, like_tissues, volume, tissues, seed, notes)
+            chosen, measured = _preset_of(references, like_tissues, volume, tissues, seed)
+            notes += measured
         chosen = changed(cast("Preset", chosen), changes)
         if wm_snr is not None:
             chosen = with_wm_snr(chosen, wm_snr)
         begin("calibrating and simulating")
-        padded, seen = _with_room(volume, tissues, max(chosen.acquisition.voxel_mm), notes)
+        padded, seen = volume, tissues
+        margin_mm = max(chosen.acquisition.voxel_mm)
+        if touches_edge(volume, margin_mm):
+            # The lattice is one period of the operator: the object's ends would mix.
+            padded, seen = with_margin(volume, tissues, margin_mm)
+            notes.append(
+                f"the object reaches the edge of its field of view: {margin_mm:g} mm of zeros were put around it"
+            )
         disturbed = _drawn(artefacts, padded, chosen.acquisition, seed)
-        calibration, made = _simulated(padded, seen, chosen, gauge, disturbed, seed, notes)
-        notes += [*made.notes, *calibration.warnings, f"protocol: {chosen.source}"]
+        calibration, made, synthesised = _simulated(padded, seen, chosen, gauge, disturbed, seed)
+        notes += [*synthesised, *made.notes, *calibration.warnings, f"protocol: {chosen.source}"]
     # A brain over noisy air cannot be told from a head by its looks.
     scan = Volume(made.scan.data, made.scan.grid, {**made.scan.meta, "SkullStripped": is_skull_stripped(volume)})
     return SimulatedScan(
         scan=scan,
-        truth=inner(made.truth, volume.grid),
+        truth=crop_to(made.truth, volume.grid),
         tissues=tissues,
         scan_tissues=tissues_through(plan_scan(padded.grid, made.acquisition), seen),
         mask=tissues.mask,
@@ -145,14 +153,12 @@ def _simulated(
     gauge: Gauge,
     artefacts: Artefacts,
     seed: int,
-    notes: list[str],
-) -> tuple[Calibration, Simulation]:
+) -> tuple[Calibration, Simulation, Sequence[str]]:
     if gauge is Gauge.NONE:
-        return published_simulation(volume, tissues, preset, seed, artefacts=artefacts)
-    source, said = source_for(volume, tissues, preset.snr)
-    notes += said
+        return *published_simulation(volume, tissues, preset, seed, artefacts=artefacts), ()
+    source, notes = source_for(volume, tissues, preset.snr)
     prior = _bloch_ratios(source, preset) if gauge is Gauge.PRIOR else None
-    return calibrated_simulation(source, preset, seed, prior=prior, artefacts=artefacts)
+    return *calibrated_simulation(source, preset, seed, prior=prior, artefacts=artefacts), notes
 
 
 def _bloch_ratios(source: Source, preset: Preset) -> dict[str, float]:
@@ -168,16 +174,14 @@ def _preset_of(
     volume: Volume,
     tissues: TissueMap,
     seed: int,
-    notes: list[str],
-) -> Preset:
-    """Return the preset that the real scans stand for, as far as `volume` lets one simulate it."""
+) -> tuple[Preset, Sequence[str]]:
+    """Return the preset that the real scans stand for, as far as `volume` lets one simulate it, and what was found."""
     if given and len(given) != len(references):
         raise BadInputError(f"{len(references)} reference scans need as many tissue maps, got {len(given)}")
-    presets = []
+    presets, notes = [], []
     for number, reference in enumerate(references):
-        scan = usable(reference)
-        found: list[str] = []
-        own = find_tissues(scan, given[number] if given else None, None, None, found)
+        scan = to_float32(reference)
+        own, found = find_tissues(scan, given[number] if given else None)
         stats = measure(scan, own)
         preset = preset_like(scan, stats, weighting(scan))
         source, _ = source_for(volume, tissues, preset.snr)
@@ -185,17 +189,9 @@ def _preset_of(
         notes += [f"reference scan: {note}" for note in (*found, *stats.notes, *match.notes)]
         presets.append(match.preset)
     if len(presets) == 1:
-        return presets[0]
+        return presets[0], notes
     mean, target = mean_like(presets)
-    return replace(mean, snr=target.draw(seed, str(volume.meta.get("SourceFile", ""))))
-
-
-def _with_room(volume: Volume, tissues: TissueMap, margin_mm: float, notes: list[str]) -> tuple[Volume, TissueMap]:
-    """Pad an object that reaches the edge: the lattice is one period of the operator, and its ends would mix."""
-    if not touches_edge(volume, margin_mm):
-        return volume, tissues
-    notes.append(f"the object reaches the edge of its field of view: {margin_mm:g} mm of zeros were put around it")
-    return with_margin(volume, tissues, margin_mm)
+    return replace(mean, snr=target.draw(seed, str(volume.meta.get("SourceFile", "")))), notes
 
 
 def _drawn(artefacts: Artefacts | ArtefactRange, volume: Volume, acquisition: Acquisition, seed: int) -> Artefacts:

@@ -44,7 +44,8 @@ writes into OUT, for an input IMAGE.nii.gz:
   IMAGE_sr_report.html                pictures of all of them in three planes
 
 Of several scans each contrast gets one IMAGE_sr, named by its first scan and on the axes of the first scan of all; they
-are aligned within the fit, and share the tissues. Poses, scales and the weights of slices are in the sidecars.
+are aligned within the fit, and share the tissues. Poses, scales and the weights of slices are in the sidecars. All
+options work alike: --init serves the contrast whose scans it explains best, --contrast-of that of its own weighting.
 
 The noise of the scan is estimated, its protocol is read from the .json beside it where mrkit wrote one.
 --uncertainty and --compare take many fits. Each finished one is kept in OUT/.IMAGE_members until all results are
@@ -186,64 +187,29 @@ def _even(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Fit, write and name the files; return 0."""
     from mrkit.devices import use_threads
-
-    use_threads(arguments.threads)
-    arguments.image = arguments.images[0]
-    for path in _one(arguments) if len(arguments.images) == 1 else _several(arguments):
-        sys.stdout.write(f"{path}\n")
-    return 0
-
-
-def _one(arguments: argparse.Namespace) -> list[Path]:
     from mrkit.files.job import job_of
     from mrkit.simulation.protocol import Gauge
     from mrkit.superresolution.job import SuperresolveJob, superresolve_files
 
+    use_threads(arguments.threads)
+    arguments.image, *others = arguments.images
     job = SuperresolveJob(
         job_of(arguments),
+        tuple(others),
         arguments.voxel,
         tv_weight=arguments.regularisation,
-        with_denoiser=arguments.prior == "denoiser",
-        with_absolute_errors=arguments.likelihood == "absolute",
-        free_of_bias=arguments.bias_field,
+        prior=arguments.prior,
+        likelihood=arguments.likelihood,
+        bias_field=arguments.bias_field,
         init=arguments.init,
         n_members=arguments.uncertainty,
-        with_comparison=arguments.compare,
-        with_field=arguments.save_field,
+        compare=arguments.compare,
+        save_field=arguments.save_field,
         preview=arguments.preview,
         device=arguments.device,
         contrast_of=arguments.contrast_of,
         gauge=Gauge(arguments.gauge),
     )
-    return superresolve_files(job)
-
-
-def _several(arguments: argparse.Namespace) -> list[Path]:
-    from mrcore.errors import BadInputError
-    from mrkit.files.job import job_of
-    from mrkit.superresolution.job_several import SeveralJob, superresolve_several_files
-
-    given = {
-        "--init": arguments.init,
-        "--likelihood": arguments.likelihood != LIKELIHOODS[0],
-        "--bias-field": arguments.bias_field,
-        "--uncertainty": arguments.uncertainty,
-        "--compare": arguments.compare,
-        "--preview": arguments.preview,
-        "--contrast-of": arguments.contrast_of,
-    }
-    for option, value in given.items():
-        if value:
-            raise BadInputError(
-                f"{option} takes one scan, got {len(arguments.images)}; leave it out, or run them one by one"
-            )
-    job = SeveralJob(
-        job_of(arguments),
-        tuple(arguments.images[1:]),
-        arguments.voxel,
-        tv_weight=arguments.regularisation,
-        with_denoiser=arguments.prior == "denoiser",
-        with_field=arguments.save_field,
-        device=arguments.device,
-    )
-    return superresolve_several_files(job)
+    for path in superresolve_files(job):
+        sys.stdout.write(f"{path}\n")
+    return 0

@@ -1,7 +1,8 @@
-"""All methods on a user's own scan, judged by what needs no truth."""
+"""All methods on a user's own scans, judged by what needs no truth."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,29 +15,28 @@ from inr.fitting.methods import METHODS
 from inr.fitting.prior import Prior
 from inr.fitting.tv_hessian import TvHessianSettings, for_noise, tv_hessian
 from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
-from inr.scans.heldout import Split, smooth_start, split
+from inr.scans.heldout import Part, hide
 from inr.scans.single import OneScan
+from inr.scans.stacks import Stacks
 from inr.trust.ensemble import Whiteness, whiteness
 from inr.voxels import TvSettings, cubic, huber_tv, trilinear
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import predict
 from mrcore.metrics.overlap import CORE_PROBABILITY, wm_gm_contrast
 from mrcore.noise import chi_moments, residual_z
-from mrcore.operators.linop import LinearOp
-from mrcore.spatial.cropping import inner
+from mrcore.spatial.cropping import crop_to
 from mrcore.spatial.resampling import resample
 from mrkit.progress import stages
-from mrkit.superresolution.fitting import CPU, FitPlan, fit_data
-from mrkit.superresolution.lattice import on_scan
-from mrkit.superresolution.prepare import PreparedScan
+from mrkit.superresolution.fitting import CPU, FitPlan, brain_masks, fit_data, part_start
+from mrkit.superresolution.prepare import Prepared
 from mrkit.superresolution.trust import KeepMember
 
 FOLD = 0
 HULFSYNTH_STEPS = 100
-"""Of the published 15,000: a start of it, which says so in its name."""
-SAID: Mapping[str, str] = {
-    "trilinear": "Linear interpolation of the scan.",
-    "cubic": "Cubic interpolation of the scan: no model, no prior.",
+"""Of the published 15,000: a start of it, which its name states."""
+ABOUT: Mapping[str, str] = {
+    "trilinear": "Linear interpolation of the first scan of each contrast.",
+    "cubic": "Cubic interpolation of the first scan of each contrast: no model, no prior.",
     "Tikhonov": "Least squares through the forward model with smooth gradients.",
     "Huber-TV": "Total variation on voxels through the forward model.",
     "TV + Hessian": "Total variation of image and gradient on voxels through the forward model.",
@@ -45,34 +45,36 @@ SAID: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One scan to be fitted, or a part of it: what `ready` holds, with the operator, scan and start of that part.
+    """Scans to be fitted, or a part of them: what `ready` holds, with the data and the start of that part.
 
-    What is iterated runs on `device`; all is held on the CPU.
+    `filled` are the scans with what is hidden interpolated, where the data place them. What is iterated runs on
+    `device`; all is held on the CPU.
     """
 
-    ready: PreparedScan
-    operator: LinearOp
-    scan: Volume
-    filled: Volume
+    ready: Prepared
+    data: OneScan | Stacks
+    filled: tuple[Volume, ...]
     start: Tensor
+    is_whole: bool
     device: torch.device = CPU
 
     @property
-    def data(self) -> OneScan:
-        """The scan as data of a fit."""
-        return OneScan(self.scan.data, self.operator, self.ready.noise_sd)
+    def first_scans(self) -> list[Volume]:
+        """The first scan of each contrast."""
+        return [self.filled[self.ready.lead(contrast)] for contrast in range(len(self.ready.contrasts))]
 
 
 Method = Callable[[Scene], Tensor]
-"""From a scan, or a part of it, to the image (X, Y, Z) on the lattice, with WM = 1."""
+"""From scans, or a part of them, to the images (C, X, Y, Z) on the lattice, with WM = 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One method: its `image` (output grid, units of the scan) and figures that need no truth.
+    """One method: its `image` of the first contrast (output grid, units of the scan) and figures that need no truth.
 
-    `held_out` is the root mean square error of voxels that it had not seen, in noise sd; `michelson` and `cnr` are None
-    where a tissue has no core. `seconds` are those of the whole image; None where it was kept from an earlier run.
+    `held_out` is the root mean square error of voxels that it had not seen, in noise sd, over all scans; `residual` is
+    that of the first scan of the first contrast; `michelson` and `cnr` of its image are None where a tissue has no
+    core. `seconds` are those of the whole images; None where they were kept from an earlier run.
     """
 
     name: str
@@ -94,8 +96,8 @@ class Comparison:
     n_voxels: int
 
 
-def compare(
-    ready: PreparedScan,
+def compare_methods(
+    ready: Prepared,
     settings: FitSettings,
     seed: int,
     priors: Mapping[str, Prior],
@@ -103,10 +105,10 @@ def compare(
     keep: KeepMember | None = None,
     device: torch.device = CPU,
 ) -> Comparison:
-    """Run every method on the scan and on a part of it, and judge them.
+    """Run every method on the scans and on a part of them, and judge them.
 
     Args:
-        ready: the scan.
+        ready: the scans.
         settings: of the default fit; its weight of total variation serves all methods that have one.
         seed: of all fields.
         priors: by name, each added to the default fit.
@@ -114,93 +116,44 @@ def compare(
         keep: what keeps finished images, so that an interrupted comparison goes on where it was.
         device: where methods run; `priors` work on it.
     """
-    whole = Scene(ready, ready.operator, ready.scan, ready.scan, ready.start, device)
-    hidden = split(ready.operator, ready.scan.data, ready.scan.grid.spacing_mm, FOLD, seed)
-    part = _part(ready, hidden, device)
-    of_scan = on_scan(Volume(ready.tissues.mask.float(), ready.lattice), ready.scan)
-    tested = hidden.held_out & of_scan
+    hidden = hide(ready.data, ready.scans[0].grid.spacing_mm, FOLD, seed)
+    placed = tuple(ready.placed(number) for number in range(len(ready.scans)))
+    whole = Scene(ready, ready.data, placed, ready.start, True, device)
+    filled = tuple(Volume(data, scan.grid) for data, scan in zip(hidden.filled, placed, strict=True))
+    part = Scene(ready, hidden.data, filled, part_start(ready, hidden), False, device)
+    judge = _Judge(ready, hidden, brain_masks(ready), tissues)
     judged = []
-    chosen = methods(settings, seed, priors)
+    chosen = methods(ready, settings, seed, priors)
     with stages(len(chosen), "method") as begin:
         for name, (text, method) in chosen.items():
             begin(f"comparing: {name}")
             clock = _Clock(method)
-            image, unseen = (_kept(keep, f"{name} {which}", scene, clock) for which, scene in _both(whole, part))
-            judged.append(_judged(name, text, ready, image, unseen, tested, of_scan, tissues, clock.first))
-    error = (ready.scan.data - hidden.filled)[tested]
-    return Comparison(tuple(judged), _rms(error) / ready.noise_sd, int(tested.sum()))
+            images, unseen = (_kept(keep, f"{name} {which}", scene, clock) for which, scene in _both(whole, part))
+            judged.append(judge.judged(name, text, images, unseen, clock.first))
+    return Comparison(tuple(judged), judge.rms_cubic(), judge.n_voxels)
 
 
-def methods(settings: FitSettings, seed: int, priors: Mapping[str, Prior]) -> dict[str, tuple[str, Method]]:
-    """Return all methods by name, with a sentence on each."""
+def methods(
+    ready: Prepared, settings: FitSettings, seed: int, priors: Mapping[str, Prior]
+) -> dict[str, tuple[str, Method]]:
+    """Return all methods by name, with a sentence on each; HULFSynth, which has no poses, takes one scan."""
     weight = settings.tv_weight
     out: dict[str, tuple[str, Method]] = {
-        "trilinear": (SAID["trilinear"], lambda s: trilinear(s.filled, s.ready.lattice).data),
-        "cubic": (SAID["cubic"], lambda s: cubic(s.filled, s.ready.lattice).data),
-        "Tikhonov": (SAID["Tikhonov"], lambda s: s.start),
-        "Huber-TV": (SAID["Huber-TV"], lambda s: _huber_tv(s, weight)),
-        "TV + Hessian": (SAID["TV + Hessian"], _tv_hessian),
-        f"HULFSynth, {HULFSYNTH_STEPS} steps": (
-            f"The published configuration, {HULFSYNTH_STEPS} of its 15,000 steps; no point spread.",
-            lambda s: _hulfsynth(s, seed),
-        ),
+        "trilinear": (ABOUT["trilinear"], lambda s: _interpolated(s, trilinear)),
+        "cubic": (ABOUT["cubic"], lambda s: _interpolated(s, cubic)),
+        "Tikhonov": (ABOUT["Tikhonov"], lambda s: s.start),
+        "Huber-TV": (ABOUT["Huber-TV"], lambda s: _huber_tv(s, weight)),
+        "TV + Hessian": (ABOUT["TV + Hessian"], _tv_hessian),
     }
+    if len(ready.scans) == 1:
+        text = f"The published configuration, {HULFSYNTH_STEPS} of its 15,000 steps; no point spread."
+        out[f"HULFSynth, {HULFSYNTH_STEPS} steps"] = (text, lambda s: _hulfsynth(s, seed))
     for name, its in METHODS.items():
         chosen = settings if name == "default" else replace(its, tv_weight=weight)
         out[f"INR, {name}"] = ("A field fitted through the forward model.", _fitted(chosen, seed, None))
     for name, prior in priors.items():
         out[f"INR, {name}"] = (f"The default field with the prior: {name}.", _fitted(settings, seed, prior))
     return out
-
-
-def _part(ready: PreparedScan, hidden: Split, device: torch.device) -> Scene:
-    start = smooth_start(hidden, ready.scan.grid, ready.lattice, ready.noise_sd)
-    seen, filled = (Volume(data, ready.scan.grid) for data in (hidden.scan, hidden.filled))
-    return Scene(ready, hidden.operator, seen, filled, start, device)
-
-
-def _both(whole: Scene, part: Scene) -> tuple[tuple[str, Scene], tuple[str, Scene]]:
-    return ("whole", whole), ("part", part)
-
-
-class _Clock:
-    """A method that remembers the seconds of its first run."""
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        self.first: float | None = None
-
-    def __call__(self, scene: Scene) -> Tensor:
-        begin = time.perf_counter()
-        image = self.method(scene)
-        if self.first is None and scene.scan is scene.ready.scan:
-            self.first = time.perf_counter() - begin
-        return image
-
-
-def _kept(keep: KeepMember | None, name: str, scene: Scene, method: Method) -> Tensor:
-    if keep is None:
-        return method(scene)
-    return keep(f"compare_{name.replace(' ', '_').replace(',', '')}", lambda: method(scene))
-
-
-def _judged(
-    name: str,
-    text: str,
-    ready: PreparedScan,
-    image: Tensor,
-    unseen: Tensor,
-    tested: Tensor,
-    of_scan: Tensor,
-    tissues: TissueMap,
-    seconds: float | None,
-) -> Judged:
-    residual = whiteness(residual_z(ready.scan.data, predict(ready.operator, image), ready.noise_sd), of_scan)
-    said, _ = chi_moments(predict(ready.operator, unseen)[tested], ready.noise_sd)
-    error = _rms(ready.scan.data[tested] - said) / ready.noise_sd
-    michelson, cnr = contrast_of(image, tissues)
-    shown = inner(Volume(image * ready.scale, ready.lattice), ready.output_grid)
-    return Judged(name, text, shown, error, residual, michelson, cnr, seconds)
 
 
 def contrast_of(image: Tensor, tissues: TissueMap) -> tuple[float | None, float | None]:
@@ -216,38 +169,104 @@ def contrast_of(image: Tensor, tissues: TissueMap) -> tuple[float | None, float 
     return found.michelson, found.cnr
 
 
+def _both(whole: Scene, part: Scene) -> tuple[tuple[str, Scene], tuple[str, Scene]]:
+    return ("whole", whole), ("part", part)
+
+
+class _Clock:
+    """A method that remembers the seconds of its first run on the whole."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.first: float | None = None
+
+    def __call__(self, scene: Scene) -> Tensor:
+        begin = time.perf_counter()
+        images = self.method(scene)
+        if self.first is None and scene.is_whole:
+            self.first = time.perf_counter() - begin
+        return images
+
+
+def _kept(keep: KeepMember | None, name: str, scene: Scene, method: Method) -> Tensor:
+    if keep is None:
+        return method(scene)
+    return keep(f"compare_{name.replace(' ', '_').replace(',', '')}", lambda: method(scene))
+
+
+class _Judge:
+    """What all methods are judged by: voxels of the brain that were hidden, and residuals."""
+
+    def __init__(self, ready: Prepared, hidden: Part, masks: list[Tensor], tissues: TissueMap) -> None:
+        self.ready, self.hidden, self.masks, self.tissues = ready, hidden, masks, tissues
+        self.views = ready.data.views()
+        self.tested = [
+            at & mask if view.weight is None else at & mask & (view.weight > 0)
+            for at, mask, view in zip(hidden.held_out, masks, self.views, strict=True)
+        ]
+        self.n_voxels = sum(int(at.sum()) for at in self.tested)
+
+    def rms_cubic(self) -> float:
+        """Return the error of the hidden voxels when they are interpolated, in noise sd."""
+        parts = zip(self.views, self.hidden.filled, self.tested, strict=True)
+        return self._rms([(view.scan - filled)[at] for view, filled, at in parts])
+
+    def judged(self, name: str, text: str, images: Tensor, unseen: Tensor, seconds: float | None) -> Judged:
+        """Judge a method by its `images` (C, X, Y, Z) of all voxels, and by those of the part, `unseen`."""
+        ready, lead = self.ready, self.ready.lead(0)
+        first = self.views[lead]
+        z = residual_z(first.scan, predict(first.operator, images[0]), first.noise_sd)
+        residual = whiteness(z, _counted(self.masks[lead], first.weight))
+        errors = []
+        for view, at in zip(self.views, self.tested, strict=True):
+            expected, _ = chi_moments(predict(view.operator, unseen[view.contrast])[at], view.noise_sd)
+            errors.append(view.scan[at] - expected)
+        michelson, cnr = contrast_of(images[0], self.tissues)
+        shown = crop_to(Volume(images[0] * ready.scales[0], ready.lattice), ready.output_grid)
+        return Judged(name, text, shown, self._rms(errors), residual, michelson, cnr, seconds)
+
+    def _rms(self, errors: list[Tensor]) -> float:
+        """Return the root mean square of errors (n) of each scan, each in its own noise."""
+        noise_sd = self.views[0].noise_sd
+        relative = [error / (view.noise_sd / noise_sd) for error, view in zip(errors, self.views, strict=True)]
+        return float(torch.cat(relative).square().mean().sqrt()) / noise_sd
+
+
+def _counted(mask: Tensor, weight: Tensor | None) -> Tensor:
+    return mask if weight is None else mask & (weight > 0)
+
+
+def _interpolated(scene: Scene, interpolate: Callable[..., Volume]) -> Tensor:
+    return torch.stack([interpolate(scan, scene.ready.lattice).data for scan in scene.first_scans])
+
+
 def _huber_tv(scene: Scene, weight: float) -> Tensor:
     data, start, spacing = scene.data.to(scene.device), scene.start.to(scene.device), scene.ready.lattice.spacing_mm
-    return huber_tv(data.operator, data.scan, data.noise_sd, start, spacing, TvSettings(weight=weight)).x.cpu()
+    if isinstance(data, OneScan):
+        found = huber_tv(data.model, data.scan, data.noise_sd, start[0], spacing, TvSettings(weight=weight))
+        return found.x[None].cpu()
+    # As in a fit, where contrasts share their edges.
+    settings = TvHessianSettings(math.sqrt(data.n_contrasts) * weight, hessian_weight=0.0)
+    return tv_hessian(data, start, spacing, settings).x.cpu()
 
 
 def _tv_hessian(scene: Scene) -> Tensor:
-    data, start, spacing = (
-        scene.data.to(scene.device),
-        scene.start[None].to(scene.device),
-        scene.ready.lattice.spacing_mm,
-    )
-    settings = for_noise(TvHessianSettings(), scene.ready.noise_sd)
-    return tv_hessian(data, start, spacing, settings).x[0].cpu()
+    data, start, spacing = scene.data.to(scene.device), scene.start.to(scene.device), scene.ready.lattice.spacing_mm
+    settings = for_noise(TvHessianSettings(), scene.data.views()[scene.ready.lead(0)].noise_sd)
+    return tv_hessian(data, start, spacing, settings).x.cpu()
 
 
 def _hulfsynth(scene: Scene, seed: int) -> Tensor:
-    ready = scene.ready
-    prob = [resample(Volume(p, ready.lattice), scene.filled.grid, order=1).data for p in ready.tissues.prob]
-    tissues = TissueMap(torch.stack(prob).clamp(0, 1), ready.tissues.names, scene.filled.grid)
+    ready, scan = scene.ready, scene.filled[0]
+    prob = [resample(Volume(p, ready.lattice), scan.grid, order=1).data for p in ready.tissues.prob]
+    tissues = TissueMap(torch.stack(prob).clamp(0, 1), ready.tissues.names, scan.grid)
     settings = HulfSynthSettings(n_steps=HULFSYNTH_STEPS)
-    return fit_hulfsynth(scene.filled, tissues, ready.lattice, seed, settings).image.data
+    return fit_hulfsynth(scan, tissues, ready.lattice, seed, settings).image.data[None]
 
 
 def _fitted(settings: FitSettings, seed: int, prior: Prior | None) -> Method:
     def run(scene: Scene) -> Tensor:
-        ready = scene.ready
-        resegment = ready.resegment if scene.scan is ready.scan else None
         plan = FitPlan(settings, prior, device=scene.device)
-        return fit_data(ready, scene.data, scene.start[None], seed, plan, resegment).image
+        return fit_data(scene.ready, scene.data, scene.start, seed, plan, resegment=scene.is_whole).images
 
     return run
-
-
-def _rms(error: Tensor) -> float:
-    return float(error.square().mean().sqrt())

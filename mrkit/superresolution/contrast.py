@@ -7,7 +7,7 @@ image does not: it is for eyes and tools that expect another contrast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,11 +23,11 @@ from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
 from mrcore.io.bids_sequence import sequence_from_sidecar
 from mrcore.random import seeded
-from mrkit.anatomy.brain import usable
+from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import weighting
 from mrkit.simulation.protocol import Gauge
 from mrkit.simulation.simulate import simulate_ulf
-from mrkit.superresolution.prepare import psf_of
+from mrkit.superresolution.scans import psf_of
 from ulfsim.calibration.gauge import contrast_warnings
 from ulfsim.matching.like import preset_like
 from ulfsim.measurement.contrast import measure, tissue_cores
@@ -35,6 +35,8 @@ from ulfsim.plan import tissues_seen
 from ulfsim.protocols.bloch import BlochSpread, bloch_spread
 
 OWN = "the scan's own contrast"
+RELATIVE_SD = 0.05
+"""Spread of the target levels over which their influence is stated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,19 +101,6 @@ def levels_without_gains(own: Mapping[str, float], gains: Mapping[str, float]) -
             f"a positive gain for each of {list(own)} is needed, got {dict(gains)}; a gain of 0 cannot be undone"
         )
     return MappingProxyType({name: level / gains[name] for name, level in own.items()})
-
-
-def levels_of_bloch(own: Mapping[str, float], predicted: BlochSpread) -> Mapping[str, float]:
-    """Return the levels that the Bloch equations predict, with WM as it is (see `ulfsim.protocols.bloch.bloch_spread`).
-
-    Raises:
-        BadInputError: a prediction for other tissues.
-    """
-    if sorted(predicted.names) != sorted(own):
-        raise BadInputError(f"a prediction for {list(own)} is needed, got {list(predicted.names)}")
-    return MappingProxyType(
-        {name: value * own["WM"] for name, value in zip(predicted.names, predicted.relative, strict=True)}
-    )
 
 
 def map_contrast(
@@ -207,20 +196,17 @@ def target_variance(
     return float(torch.stack(images).var(0).mean())
 
 
-RELATIVE_SD = 0.05
-"""Spread of the target levels over which their influence is stated."""
-
-
 @dataclass(frozen=True, eq=False)
 class ReferenceContrast:
     """An image in the contrast of a high-field scan.
 
-    `mapped` holds it, `gains` (tissue -> factor) are those that take the reference to the contrast of the scan, and
-    `variance` is the mean over the brain of the variance of the mapped image where the target levels vary by 5 %,
-    relative to WM = 1 (HULFSynth reports 2e-3 of the same figure).
+    `mapped` holds it, `contrast` is its weighting (BIDS suffix), `gains` (tissue -> factor) are those that take the
+    reference to the contrast of the scan, and `variance` is the mean over the brain of the variance of the mapped image
+    where the target levels vary by 5 %, relative to WM = 1 (HULFSynth reports 2e-3 of the same figure).
     """
 
     mapped: MappedContrast
+    contrast: str
     gains: Mapping[str, float]
     variance: float
 
@@ -228,19 +214,24 @@ class ReferenceContrast:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the contrast."""
         gains = ", ".join(f"{name} {gain:.3f}" for name, gain in self.gains.items())
-        said = f"mapped contrast: gains {gains}; its variance over targets that vary by 5 % is {self.variance:.1e}"
+        figures = f"mapped contrast: gains {gains}; its variance over targets that vary by 5 % is {self.variance:.1e}"
         warnings = (f"mapped contrast: {warning}" for warning in self.mapped.warnings)
-        return self.mapped.message, f"{said} (WM = 1)", *warnings
+        return self.mapped.message, f"{figures} (WM = 1)", *warnings
 
 
-def require_same_weighting(own: str, reference: Volume) -> None:
-    """Raise BadInputError where no curve can map a scan (BIDS suffix): the reference has another weighting."""
-    other = weighting(reference)
-    if own != other:
+def require_same_weighting(own: Iterable[str], reference: Volume) -> str:
+    """Return the weighting of the reference, which one of the scans (BIDS suffixes) must have for a curve to map it.
+
+    Raises:
+        BadInputError: the reference has another weighting.
+    """
+    other, known = weighting(reference), " and ".join(dict.fromkeys(own))
+    if other not in known.split(" and "):
         raise BadInputError(
-            f"the scan is {own} and the contrast reference {other}: tissues have another order of brightness, and no "
-            f"rising curve maps one to the other; give a {own} reference"
+            f"the scan is {known} and the contrast reference {other}: tissues have another order of brightness, and no "
+            f"rising curve maps one to the other; give a {known.split(' and ')[0]} reference"
         )
+    return other
 
 
 def in_contrast_of(
@@ -274,10 +265,10 @@ def in_contrast_of(
     Raises:
         BadInputError: another weighting, or tissues of another order of brightness.
     """
-    scan, reference = usable(scan), usable(reference)
+    scan, reference = to_float32(scan), to_float32(reference)
     scan_weighting = scan_weighting or weighting(scan)
-    require_same_weighting(scan_weighting, reference)
-    seen = tissues_seen(imaging_operator(tissues.grid, scan.grid, psf_of(scan, [])), tissues, scan.grid)
+    require_same_weighting([scan_weighting], reference)
+    seen = tissues_seen(imaging_operator(tissues.grid, scan.grid, psf_of(scan)[0]), tissues, scan.grid)
     preset = preset_like(scan, measure(scan, seen), scan_weighting)
     made = simulate_ulf(
         reference, preset=preset, tissues=reference_tissues, mask=reference_mask, gauge=gauge, seed=seed
@@ -296,7 +287,7 @@ def in_contrast_of(
         reference=tissue_levels(reference, made.tissues),
         predicted=_predicted(reference),
     )
-    return ReferenceContrast(mapped, gains, target_variance(image, tissues, target, seed, RELATIVE_SD))
+    return ReferenceContrast(mapped, scan_weighting, gains, target_variance(image, tissues, target, seed, RELATIVE_SD))
 
 
 def _predicted(reference: Volume) -> BlochSpread | None:

@@ -6,156 +6,198 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from inr.field_files import load_field, save_field
 from inr.fitting.fit import FitSettings
 from inr.fitting.prior import Prior
-from inr.losses import absolute_misfit, rician_misfit
+from inr.losses import Misfit, absolute_misfit, rician_misfit
 from inr.rendering import render
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
-from mrcore.io.atomic import atomic_write
-from mrcore.io.sidecar import file_sha256, software_version
+from mrcore.io.sidecar import file_sha256, software_version, stem
 from mrcore.io.volumes import load_volume
+from mrcore.segmentation.tissues import Segmenter
+from mrkit.anatomy.finding import weighting_of
+from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.anatomy.subject import Subject, read_subject
 from mrkit.devices import device_of
 from mrkit.files.job import Job
 from mrkit.files.kept import Kept
-from mrkit.files.outputs import check_targets, in_space_of, write_image, write_page, write_tissues
-from mrkit.files.provenance import Provenance, Record, input_files, installed_versions
-from mrkit.report.report import build_report
+from mrkit.files.outputs import (
+    FileOutput,
+    ImageOutput,
+    Output,
+    OutputNames,
+    TissueOutput,
+    check_outputs,
+    json_output,
+    text_output,
+    write_results,
+)
+from mrkit.files.provenance import Record
+from mrkit.report.report import build_page
 from mrkit.simulation.protocol import Gauge
-from mrkit.superresolution.contrast import in_contrast_of, require_same_weighting
+from mrkit.superresolution.contrast import require_same_weighting
 from mrkit.superresolution.fitting import denoiser_prior
-from mrkit.superresolution.page import NamedImage, superresolve_report
+from mrkit.superresolution.page import superresolve_report
+from mrkit.superresolution.prepare import segmented_scan
 from mrkit.superresolution.superresolve import SuperResolved, superresolve
 from mrkit.superresolution.trust_page import comparison_json
 
-_KEPT = ("MagneticFieldStrength", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "SkullStripped")
-"""Sidecar keys of the scan that hold for the result too."""
 FIELD_SUFFIX = ".safetensors"
+LIKELIHOODS: Mapping[str, Misfit] = MappingProxyType({"rician": rician_misfit, "absolute": absolute_misfit})
+"""Likelihoods by the names of the command line."""
+_LASTING = ("MagneticFieldStrength", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "SkullStripped")
+"""Sidecar keys of a scan that hold for its result too."""
 
 
 @dataclass(frozen=True)
 class SuperresolveJob:
-    """A super-resolution from files, to voxels of `voxel_mm`.
+    """A super-resolution from files.
 
     Attributes:
-        common: files and settings that commands share; its image is the first scan.
+        common: files and settings that jobs share; its image is the first scan, whose axes the result has.
+        others: further scans of the same person.
         voxel_mm: of the result.
         tv_weight: of total variation; None to choose it by held-out voxels.
-        with_denoiser: whether the shipped denoiser pulls the image.
-        with_absolute_errors: whether the likelihood is that of absolute errors.
-        free_of_bias: whether a receive field is taken out.
+        prior: `denoiser` lets the shipped one pull the images, `none` nothing.
+        likelihood: one of `LIKELIHOODS`.
+        bias_field: whether a receive field is taken out.
         init: image or field to start from.
         n_members: fits of the ensemble; 0 for no maps of trust.
-        with_comparison: whether every method is run.
-        with_field: whether the field is written.
+        compare: whether every method is run.
+        save_field: whether the field is written.
         preview: whether the fit is left out.
         device: torch device of the fits.
         contrast_of: high-field image to whose contrast the result is mapped, too.
         gauge: what fixes the gains of that mapping.
 
     Raises:
-        BadInputError: options that contradict each other.
+        BadInputError: options that contradict each other, or two scans whose files have one name.
     """
 
     common: Job
+    others: tuple[Path, ...] = ()
     voxel_mm: float = 1.0
     tv_weight: float | None = None
-    with_denoiser: bool = False
-    with_absolute_errors: bool = False
-    free_of_bias: bool = False
+    prior: str = "none"
+    likelihood: str = "rician"
+    bias_field: bool = False
     init: Path | None = None
     n_members: int = 0
-    with_comparison: bool = False
-    with_field: bool = False
+    compare: bool = False
+    save_field: bool = False
     preview: bool = False
     device: str = "cpu"
     contrast_of: Path | None = None
     gauge: Gauge = Gauge.ABSOLUTE
 
     def __post_init__(self) -> None:
-        if self.preview and (self.n_members or self.with_comparison or self.with_field):
+        if self.preview and (self.n_members or self.compare or self.save_field):
             raise BadInputError("--preview makes no fit, so it has no uncertainty, comparison or field; leave one out")
+        stems = [stem(path) for path in self.scans]
+        twice = sorted({name for name in stems if stems.count(name) > 1})
+        if twice:
+            raise BadInputError(f"results are named by their scans; two are named '{twice[0]}': rename one")
 
     @property
-    def images(self) -> list[Path]:
-        """The images that are written."""
-        target = self.common.target
-        more = [*(("sr_sd", "sr_nullspace") if self.n_members else ()), *(("sr_mapped",) if self.contrast_of else ())]
-        return [*map(target.image, ("sr", "cubic", "residualz", *more)), *target.tissues("sr")]
+    def scans(self) -> tuple[Path, ...]:
+        """All scans, in order."""
+        return (self.common.image, *self.others)
 
     @property
-    def pages(self) -> list[Path]:
-        """The other files that are written."""
-        return [
-            *([self.field] if self.with_field else []),
-            *([self.table] if self.with_comparison else []),
-            *([self.common.target.report("sr")] if self.common.with_report else []),
-        ]
-
-    @property
-    def field(self) -> Path:
-        """The fitted field."""
-        target = self.common.target
-        return target.directory / f"{target.stem}_sr_field{FIELD_SUFFIX}"
-
-    @property
-    def table(self) -> Path:
-        """The comparison."""
-        target = self.common.target
-        return target.directory / f"{target.stem}_sr_comparison.json"
+    def names(self) -> tuple[OutputNames, ...]:
+        """Where the results of each scan go."""
+        return tuple(OutputNames(self.common.out, stem(path)) for path in self.scans)
 
     @property
     def files(self) -> dict[str, Path]:
         """The files that are read, by role."""
+        scans = {f"image {n}": path for n, path in enumerate(self.others, start=2)}
         further = {"image to start from": self.init, "scan whose contrast is taken": self.contrast_of}
-        return {**self.common.files, **{role: path for role, path in further.items() if path}}
+        return {**self.common.files, **scans, **{role: path for role, path in further.items() if path}}
 
     @property
-    def settings(self) -> FitSettings | None:
-        """Settings of the fit; None where its weight is to be chosen."""
-        return None if self.tv_weight is None else replace(FitSettings(), tv_weight=self.tv_weight)
+    def field(self) -> Path:
+        """The fitted field."""
+        return self.common.names.file(f"sr_field{FIELD_SUFFIX}")
+
+    @property
+    def table(self) -> Path:
+        """The comparison."""
+        return self.common.names.file("sr_comparison.json")
+
+    @property
+    def others_written(self) -> list[Path]:
+        """The files that are written beside images."""
+        return [
+            *([self.field] if self.save_field else []),
+            *([self.table] if self.compare else []),
+            *([self.common.names.report("sr")] if self.common.with_report else []),
+        ]
+
+    def images(self, leads: list[int]) -> list[Path]:
+        """Return the images that are written; `leads` are the numbers of the first scan of each contrast."""
+        trust = ("sr_sd", "sr_nullspace") if self.n_members else ()
+        of_contrasts = [self.names[lead].image(kind) for lead in leads for kind in ("sr", "cubic", *trust)]
+        # Which contrast is mapped is known once the reference has been read: each may be.
+        mapped = [self.names[lead].image("sr_mapped") for lead in leads] if self.contrast_of else []
+        return [
+            *of_contrasts,
+            *mapped,
+            *(names.image("residualz") for names in self.names),
+            *self.common.names.tissues("sr"),
+        ]
 
 
 def superresolve_files(job: SuperresolveJob) -> list[Path]:
-    """Fit and write image, tissues, cubic interpolation, residual and report; return what was written.
+    """Fit and write images, tissues, cubic interpolations, residuals and report; return what was written.
 
     Everything that can be refused is refused before the first file is written. Members of an ensemble and methods of a
     comparison are kept beside the results until these are written.
     """
     common = job.common
-    check_targets(job.images, job.pages, job.files.values(), force=common.force)
+    check_outputs([common.names.image("sr")], job.others_written, job.files.values(), force=common.force)
     device = device_of(job.device)
     subject = read_subject(common)
-    init = _read_init(job.init) if job.init else None
-    reference = _read_reference(job.contrast_of, subject) if job.contrast_of else None
-    denoiser: Prior | None = denoiser_prior(device=device) if job.with_denoiser or job.with_comparison else None
-    members = _members(job, subject)
+    scans = [subject.volume, *map(load_volume, job.others)]
+    weightings = [subject.weighting]
+    weightings += [weighting_of(scan, path.name) for scan, path in zip(scans[1:], job.others, strict=True)]
+    leads = [weightings.index(name) for name in dict.fromkeys(weightings)]
+    check_outputs(job.images(leads), job.others_written, job.files.values(), force=common.force)
+    reference = load_volume(job.contrast_of) if job.contrast_of else None
+    if reference is not None:
+        require_same_weighting(weightings, reference)
+    denoiser: Prior | None = denoiser_prior(device=device) if job.prior == "denoiser" or job.compare else None
+    members = _members(job, weightings)
     result = superresolve(
-        subject.volume,
+        scans,
         voxel_mm=job.voxel_mm,
         mask=subject.mask,
         tissues=subject.tissues,
-        segmenter=subject.segmenter,
+        segmenter=_segmenter(job, subject, weightings),
+        weightings=weightings,
         seed=common.seed,
-        settings=job.settings,
-        prior=denoiser if job.with_denoiser else None,
-        likelihood=absolute_misfit if job.with_absolute_errors else rician_misfit,
-        free_of_bias=job.free_of_bias,
-        init=init,
+        settings=None if job.tv_weight is None else replace(FitSettings(), tv_weight=job.tv_weight),
+        prior=denoiser if job.prior == "denoiser" else None,
+        likelihood=LIKELIHOODS[job.likelihood],
+        bias_field=job.bias_field,
+        init=_read_init(job.init) if job.init else None,
         n_members=job.n_members,
-        compared={"denoiser prior": denoiser} if denoiser is not None and job.with_comparison else None,
+        compare={"denoiser prior": denoiser} if denoiser is not None and job.compare else None,
         keep_member=members.image,
         preview=job.preview,
+        contrast_of=reference,
+        gauge=job.gauge,
         device=device,
     )
-    mapped: Volume | None = None
-    if reference is not None:
-        mapped, said = _mapped(reference, subject, result, job.gauge)
-        result = replace(result, notes=(*result.notes, *said))
-    written = _write(job, subject, result, mapped)
+    record = _record(job, weightings, result)
+    outputs = _outputs(job, scans, weightings, result)
+    if common.with_report:
+        page = build_page(superresolve_report(scans, weightings, result, record))
+        outputs.append(text_output(common.names.report("sr"), page))
+    written = write_results(outputs, record.sidecar(), force=common.force)
     members.remove()
     return written
 
@@ -168,98 +210,84 @@ def _read_init(path: Path) -> Volume:
     return load_volume(path)
 
 
-def _read_reference(path: Path, subject: Subject) -> Volume:
-    reference = load_volume(path)
-    require_same_weighting(subject.weighting, reference)
-    return reference
+def _segmenter(job: SuperresolveJob, subject: Subject, weightings: list[str]) -> Segmenter:
+    """Return the segmenter for the weighting of the scan that is segmented."""
+    segmented = segmented_scan(weightings, given=subject.mask is not None or subject.tissues is not None)
+    return segmenter_named(job.common.segmenter, weightings[segmented])
 
 
-def _mapped(
-    reference: Volume, subject: Subject, result: SuperResolved, gauge: Gauge
-) -> tuple[Volume | None, tuple[str, ...]]:
-    """Return the result in the contrast of a reference, and what is said of it; a failure must not cost the fit."""
-    try:
-        images = (subject.volume, result.image, result.tissues)
-        found = in_contrast_of(reference, *images, scan_weighting=subject.weighting, gauge=gauge)
-    except BadInputError as error:
-        return None, (f"the image was not mapped to the contrast of {reference.meta.get('SourceFile')}: {error}",)
-    return found.mapped.image, found.notes
-
-
-def _members(job: SuperresolveJob, subject: Subject) -> Kept:
+def _members(job: SuperresolveJob, weightings: list[str]) -> Kept:
     """Return where finished fits are kept: they serve only the same files, options and version."""
     hashes = [file_sha256(path) for path in job.files.values()]
-    purpose = [software_version(), hashes, _parameters(job, subject), job.common.seed]
-    target = job.common.target
-    return Kept(target.directory / f".{target.stem}_members", json.dumps(purpose, default=str))
+    purpose = [software_version(), hashes, _parameters(job, weightings), job.common.seed]
+    names = job.common.names
+    return Kept(names.directory / f".{names.stem}_members", json.dumps(purpose, default=str))
 
 
-def _write(job: SuperresolveJob, subject: Subject, result: SuperResolved, mapped: Volume | None) -> list[Path]:
-    target, force = job.common.target, job.common.force
-    scan = subject.volume
-    # The page comes first: should it fail, no results without a report stay behind.
-    page = _page(job, subject, result, mapped) if job.common.with_report else None
-    kept = {key: scan.meta[key] for key in _KEPT if key in scan.meta}
-    made = kept | _provenance(job, subject, result).sidecar()
-    written = [
-        write_image(in_space_of(scan, volume), target.image(name), made | more, force=force)
-        for name, (volume, more) in _volumes(job, result, mapped).items()
-    ]
-    tissues = made | {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
-    written[1:1] = write_tissues(result.tissues, target, "sr", tissues, scan, force=force)
-    if job.with_field and result.field is not None:
-        save_field(result.field, job.field, force=force)
-        written.append(job.field)
-    if job.with_comparison and result.comparison is not None:
-        with atomic_write(job.table, force=force) as temporary:
-            temporary.write_text(json.dumps(comparison_json(result.comparison), indent=2) + "\n")
-        written.append(job.table)
-    if page is not None:
-        written.append(write_page(page, target.report("sr"), force=force))
-    return written
+def _outputs(job: SuperresolveJob, scans: list[Volume], weightings: list[str], result: SuperResolved) -> list[Output]:
+    """Return the files to write but for the report."""
+    first, finer = scans[0], {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
+    outputs: list[Output] = []
+    for contrast, name in enumerate(result.contrasts):
+        number = weightings.index(name)
+        about = {**_lasting(scans[number]), **finer}
+        for kind, (volume, more) in _images(job, result, contrast).items():
+            outputs.append(ImageOutput(job.names[number].image(kind), volume, first, {**about, **more}))
+    outputs.insert(1, TissueOutput(job.common.names, "sr", result.tissues, first, {**_lasting(first), **finer}))
+    text = {
+        "Description": "(scan - prediction) / noise sd, on the grid of the scan",
+        "Units": "noise standard deviations",
+    }
+    for scan, residual, names in zip(scans, result.residuals_z, job.names, strict=True):
+        outputs.append(ImageOutput(names.image("residualz"), residual, scan, {**_lasting(scan), **text}))
+    if job.save_field and (field := result.field) is not None:
+        outputs.append(FileOutput(job.field, lambda to, force: save_field(field, to, force=force)))
+    if result.comparison is not None:
+        outputs.append(json_output(job.table, comparison_json(result.comparison)))
+    return outputs
 
 
-def _volumes(
-    job: SuperresolveJob, result: SuperResolved, mapped: Volume | None
-) -> dict[str, tuple[Volume, dict[str, object]]]:
-    """Return the images to write by name, each with what its sidecar says of it alone."""
-    finer: dict[str, object] = {"Resolution": f"{job.voxel_mm:g} mm, isotropic"}
+def _lasting(scan: Volume) -> dict[str, object]:
+    return {key: scan.meta[key] for key in _LASTING if key in scan.meta}
+
+
+def _images(
+    job: SuperresolveJob, result: SuperResolved, contrast: int
+) -> dict[str, tuple[Volume, Mapping[str, object]]]:
+    """Return the images of a contrast by name, each with what its sidecar says of it alone."""
     ended = result.solution
     fit = {"Converged": ended.converged, "NIter": ended.n_iter, "Message": ended.message, "NoiseSd": result.noise_sd}
-    out: dict[str, tuple[Volume, dict[str, object]]] = {
-        "sr": (result.image, finer | {"Fit": fit}),
-        "cubic": (result.cubic, finer | {"Description": "Cubic interpolation of the scan"}),
-        "residualz": (
-            result.residual_z,
-            {
-                "Description": "(scan - prediction) / noise sd, on the grid of the scan",
-                "Units": "noise standard deviations",
-            },
-        ),
+    out: dict[str, tuple[Volume, Mapping[str, object]]] = {
+        "sr": (result.images[contrast], {"Fit": fit}),
+        "cubic": (result.cubics[contrast], {"Description": "Cubic interpolation of the scan"}),
     }
-    if result.trust is not None:
-        told = result.trust
-        held = {"HeldOut": asdict(told.held_out), "NMembers": told.n_members, "NullScale": told.null_scale}
-        said = "Standard deviation of the image: spread of the fits, and what the scan leaves open"
-        out["sr_sd"] = (result.trust.sd, finer | {"Description": said} | held)
-        said = "Part of the image that the scan cannot see: what prior and field put there"
-        out["sr_nullspace"] = (result.trust.null_part, finer | {"Description": said})
-    if mapped is not None and job.contrast_of is not None:
-        said = f"The image in the contrast of {job.contrast_of.name}, by one rising curve; for eyes and tools"
-        out["sr_mapped"] = (mapped, finer | {"Description": said})
+    trust = result.trust
+    if trust is not None:
+        text = "Standard deviation of the image: spread of the fits, and what the scan leaves open"
+        scale = trust.null_scales[contrast]
+        held = {"HeldOut": asdict(trust.held_out), "NMembers": trust.n_members, "NullScale": scale}
+        out["sr_sd"] = (trust.sds[contrast], {"Description": text, **held})
+        text = "Part of the image that the scan cannot see: what prior and field put there"
+        out["sr_nullspace"] = (trust.null_parts[contrast], {"Description": text})
+    mapped = result.mapped
+    if mapped is not None and mapped.contrast == result.contrasts[contrast] and job.contrast_of is not None:
+        text = f"The image in the contrast of {job.contrast_of.name}, by one rising curve; for eyes and tools"
+        out["sr_mapped"] = (mapped.mapped.image, {"Description": text})
     return out
 
 
-def _parameters(job: SuperresolveJob, subject: Subject) -> dict[str, object]:
+def _parameters(job: SuperresolveJob, weightings: list[str]) -> dict[str, object]:
+    several = {"Weightings": weightings} if job.others else {}
     return {
         "VoxelMm": job.voxel_mm,
-        "Weighting": subject.weighting,
+        "Weighting": weightings[0],
+        **several,
         "Segmenter": job.common.segmenter_used,
         "Mask": job.common.mask_used,
         "Regularisation": "chosen by held-out voxels" if job.tv_weight is None else job.tv_weight,
-        "Prior": "shipped denoiser" if job.with_denoiser else "none",
-        "Likelihood": "absolute errors" if job.with_absolute_errors else "Rician",
-        "FreeOfBias": job.free_of_bias,
+        "Prior": "shipped denoiser" if job.prior == "denoiser" else "none",
+        "Likelihood": "absolute errors" if job.likelihood == "absolute" else "Rician",
+        "FreeOfBias": job.bias_field,
         "Init": job.init.name if job.init else "none",
         "Device": job.device,
         "ContrastOf": job.contrast_of.name if job.contrast_of else "none",
@@ -267,35 +295,25 @@ def _parameters(job: SuperresolveJob, subject: Subject) -> dict[str, object]:
     }
 
 
-def _provenance(job: SuperresolveJob, subject: Subject, result: SuperResolved) -> Provenance:
-    fit: Mapping[str, object] = {} if result.settings is None else {"Fit": asdict(result.settings)}
-    return Provenance(job.files, job.common.seed, {**_parameters(job, subject), **fit}, result.notes)
+def _record(job: SuperresolveJob, weightings: list[str], result: SuperResolved) -> Record:
+    parameters = _parameters(job, weightings)
+    if result.stacks:
+        parameters["Stacks"] = _stacks(job, weightings, result)
+    if result.settings is not None:
+        parameters["Fit"] = asdict(result.settings)
+    return Record(job.files, job.common.seed, parameters, result.notes, job.common.segmenter_used)
 
 
-def _page(job: SuperresolveJob, subject: Subject, result: SuperResolved, mapped: Volume | None) -> str:
-    record = Record(
-        seed=job.common.seed,
-        segmenter=job.common.segmenter_used,
-        notes=result.notes,
-        inputs=input_files(job.files),
-        parameters=_provenance(job, subject, result).parameters,
-        versions=installed_versions(),
-    )
-    further = []
-    if mapped is not None and job.contrast_of is not None:
-        said = f"The same in the contrast of {job.contrast_of.name}, by one rising curve."
-        further.append(NamedImage("Mapped contrast", mapped, said))
-    return build_report(
-        superresolve_report(
-            scan=subject.volume,
-            cubic=result.cubic,
-            images=[NamedImage("Preview" if job.preview else "INR", result.image), *further],
-            mask=result.tissues.mask,
-            tissues=result.tissues,
-            residual_z=result.residual_z,
-            record=record,
-            fit=None if job.preview else result.solution,
-            trust=result.trust,
-            comparison=result.comparison,
-        )
-    )
+def _stacks(job: SuperresolveJob, weightings: list[str], result: SuperResolved) -> list[dict[str, object]]:
+    """Return poses, scales and slice weights that were found."""
+    return [
+        {
+            "Scan": path.name,
+            "Weighting": name,
+            "TurnDeg": list(stack.pose.turn_deg),
+            "ShiftMm": list(stack.pose.shift_mm),
+            "Scale": stack.scale,
+            "SliceWeights": [] if stack.slice_weights is None else [round(float(w), 3) for w in stack.slice_weights],
+        }
+        for path, name, stack in zip(job.scans, weightings, result.stacks, strict=True)
+    ]

@@ -56,6 +56,6 @@ def on_lattice(tissues: TissueMap, lattice: Grid) -> TissueMap:
     return TissueMap(torch.where(total > 0.5, prob / total.clamp_min(1e-6), 0.0), tissues.names, lattice)
 
 
-def within(tissues: TissueMap, mask: Tensor) -> TissueMap:
+def mask_tissues(tissues: TissueMap, mask: Tensor) -> TissueMap:
     """Return tissue maps with nothing outside `mask` (X, Y, Z, bool)."""
     return TissueMap(tissues.prob * mask, tissues.names, tissues.grid)

@@ -1,4 +1,4 @@
-"""The reports of the two main verbs: super-resolution and simulation."""
+"""The report of a super-resolution: each contrast beside its scans, tissues, residuals, trust, other methods."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrcore.data.volume import TissueMap, Volume
+from mrcore.data.volume import Volume
 from mrcore.metrics.scores import Scores
-from mrcore.solvers import Solution
 from mrkit.files.provenance import Record
 from mrkit.report.figures import grey_figure, signed_figure, tissue_figure
-from mrkit.report.pictures import sections, window_of
-from mrkit.report.report import Fact, Figure, Report
+from mrkit.report.pictures import Sections, Window, sections, window_of
+from mrkit.report.report import Column, Fact, Figure, Report, Row, Table
 from mrkit.report.tables import contrast_table, score_tables, tissue_table
-from mrkit.report.words import _shape, history_curves, orientation_text, record_facts, size_text
-from mrkit.superresolution.comparison import Comparison
-from mrkit.superresolution.trust import Trust, residual_whiteness
+from mrkit.report.words import history_curves, orientation_text, record_facts, shape_text, size_text
+from mrkit.superresolution.superresolve import SuperResolved
+from mrkit.superresolution.trust import residual_whiteness
 from mrkit.superresolution.trust_page import (
     comparison_figures,
     comparison_table,
@@ -28,122 +27,192 @@ from mrkit.superresolution.trust_page import (
 )
 
 RESIDUAL_LIMIT_Z = 4.0
+_RESIDUAL = "Scan minus the prediction from the result, in units of the noise. Structure here is signal that was missed"
 
 
 @dataclass(frozen=True, eq=False)
-class NamedImage:
-    """An image of one method, and a sentence on what that method does."""
+class Truth:
+    """What is known of a simulated scan, on the output grid.
 
-    name: str
-    volume: Volume
-    text: str = "Fitted to the scan through its forward model."
+    Attributes:
+        image: noise-free object in the scan's contrast.
+        mask: brain (bool, X, Y, Z).
+        scores: of `cubic` and of the result, by name.
+        tissue_scores: `score_tissues` by method.
+    """
+
+    image: Volume
+    mask: Tensor
+    scores: Mapping[str, Scores]
+    tissue_scores: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def superresolve_report(
-    *,
-    scan: Volume,
-    cubic: Volume,
-    images: Sequence[NamedImage],
-    mask: Tensor,
-    tissues: TissueMap,
-    residual_z: Volume,
+    scans: Sequence[Volume],
+    weightings: Sequence[str],
+    result: SuperResolved,
     record: Record,
-    truth: Volume | None = None,
-    scores: Mapping[str, Scores] | None = None,
-    tissue_scores: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
-    fit: Solution | None = None,
-    trust: Trust | None = None,
-    comparison: Comparison | None = None,
-    title: str = "Super-resolution of an ultra-low-field scan",
-    radiological: bool = True,
+    truth: Truth | None = None,
+    title: str = "Super-resolution of ultra-low-field scans",
 ) -> Report:
-    """Compose the report of a super-resolution.
-
-    Args:
-        scan: the ultra-low-field scan, on its own grid.
-        cubic: its cubic interpolation, on the output grid.
-        images: of the methods, on the output grid, the main result first.
-        mask: brain, bool, on the output grid.
-        tissues: of the main result, on the output grid.
-        residual_z: (scan - prediction) / noise sd, on the scan's grid.
-        record: seed, notes, inputs and parameters.
-        truth: noise-free object in the scan's contrast, where it is known; without it only contrast is compared.
-        scores: of `cubic` and `images` by name, where there is a truth.
-        tissue_scores: `score_tissues` by method.
-        fit: of the main result; its history is drawn.
-        trust: of the main result: its maps are shown.
-        comparison: of all methods on this scan.
-        title: of the page.
-        radiological: whether the patient's left is on the right of the pictures.
-    """
-    main_name, main = images[0].name, images[0].volume
-    planes = sections(main.grid, mask, radiological=radiological)
-    reference, of = (truth, "the truth") if truth is not None else (main, main_name)
-    window = window_of(reference, mask)
-    said = f"Window {window.low:.3g} to {window.high:.3g}: 0.5th and 99.5th percentile of {of} in the brain."
-    figures: list[Figure] = []
-    if truth is not None:
-        figures.append(
-            grey_figure("Truth", f"The object without noise, in the scan's contrast. {said}", truth, planes, window)
-        )
-    figures += [
-        grey_figure(
-            "ULF scan", f"As measured, voxels of {size_text(scan.grid)} shown as they are.", scan, planes, window
-        ),
-        grey_figure("Cubic", "Cubic interpolation of the scan: no model, no prior.", cubic, planes, window),
-        *(grey_figure(i.name, i.text, i.volume, planes, window, focus=i is images[0]) for i in images),
-        tissue_figure("Segmentation", f"Tissues of {main_name}, by {record.segmenter}.", tissues, planes, main, window),
-    ]
-    if truth is not None:
-        limit = 0.3 * (window.high - window.low)
-        for name, image in {"cubic": cubic, main_name: main}.items():
-            error = Volume(torch.where(mask, image.data - truth.data, 0.0), image.grid)
-            figures.append(
-                signed_figure(f"Error of {name}", "Image minus truth, in the brain.", error, planes, limit, "")
-            )
-    figures.append(
-        signed_figure(
-            "Residual",
-            "Scan minus the prediction from the result, in units of the noise. Structure here is signal that was "
-            "missed; noise alone looks like sand.",
-            residual_z,
-            planes,
-            RESIDUAL_LIMIT_Z,
-            " sd",
-        )
-    )
-    if trust is not None:
-        figures += trust_figures(trust, planes, mask)
-    if comparison is not None:
-        figures += comparison_figures(comparison, planes, window)
-    tables = list(score_tables(scores or {}))
+    """Compose the report of `result`, made of `scans` (each on its own grid) with `weightings` (BIDS suffixes)."""
+    shown = _Shown(scans, weightings, result, truth)
+    mask, planes = shown.mask, shown.planes
+    images, cubics = shown.named(result.images, shown.method), shown.named(result.cubics, "Cubic")
+    tables = list(score_tables({} if truth is None else truth.scores))
     if truth is None:
-        tables.append(contrast_table({"Cubic": cubic, **{i.name: i.volume for i in images}}, tissues, mask))
-    if tissue_scores:
-        tables.append(tissue_table(tissue_scores))
-    if comparison is not None:
-        tables.append(comparison_table(comparison))
-    found = residual_whiteness(residual_z, Volume(mask.float(), main.grid))
-    if found is not None:
-        tables.append(whiteness_table(found))
+        tables.append(contrast_table(cubics | images | shown.mapped, result.tissues, mask))
+    elif truth.tissue_scores:
+        tables.append(tissue_table(truth.tissue_scores))
+    if result.comparison is not None:
+        tables.append(comparison_table(result.comparison))
+    white = residual_whiteness(result.residual_z, Volume(mask.float(), result.image.grid))
+    if white is not None:
+        tables.append(whiteness_table(white))
+    if result.stacks:
+        tables.append(_pose_table(weightings, result))
+    size = size_text(result.image.grid)
     return Report(
         title=title,
-        summary=(
-            f"A scan with voxels of {size_text(scan.grid)} was brought to {size_text(main.grid)} by fitting this "
-            f"subject's own image through a model of the acquisition. {orientation_text(radiological)}"
-        ),
+        summary=f"{_given(scans)} brought to {size} by fitting this subject's own image through a model of the "
+        f"acquisition{'' if len(scans) == 1 else '; all were aligned to the first'}. {orientation_text()}",
+        record=record,
         facts=(
-            Fact("Scan", f"{size_text(scan.grid)}, {_shape(scan.grid)}"),
-            Fact("Result", f"{size_text(main.grid)}, {_shape(main.grid)}"),
+            *(Fact(shown.scan_name(n), f"{size_text(s.grid)}, {shape_text(s.grid)}") for n, s in enumerate(scans)),
+            Fact("Result", f"{size}, {shape_text(result.image.grid)}"),
             *record_facts(record),
         ),
-        notes=record.notes,
-        figures=tuple(figures),
+        figures=tuple(_figures(shown, record)),
         planes=tuple(plane.name for plane in planes),
         tables=tuple(tables),
-        curves=history_curves(fit),
-        plots=() if found is None else (whiteness_plot(found),),
-        parameters={"seed": record.seed, **record.parameters},
-        inputs=record.inputs,
-        versions=record.versions,
+        curves=history_curves(None if shown.is_preview else result.solution),
+        plots=() if white is None else (whiteness_plot(white),),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What is shown, and how it is called: of several contrasts each has its own name, of one no one needs it."""
+
+    scans: Sequence[Volume]
+    weightings: Sequence[str]
+    result: SuperResolved
+    truth: Truth | None
+
+    @property
+    def mask(self) -> Tensor:
+        """The brain (bool) on the output grid."""
+        return self.result.tissues.mask if self.truth is None else self.truth.mask
+
+    @property
+    def planes(self) -> Sections:
+        """Planes through the brain."""
+        return sections(self.result.image.grid, self.mask)
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether there was no fit."""
+        return self.result.settings is None
+
+    @property
+    def method(self) -> str:
+        """What the result is called."""
+        return "Preview" if self.is_preview else "INR"
+
+    def named(self, volumes: Sequence[Volume], kind: str) -> dict[str, Volume]:
+        """Return volumes, one a contrast, by their names."""
+        return {self.title(contrast, kind): volume for contrast, volume in enumerate(volumes)}
+
+    def title(self, contrast: int, kind: str) -> str:
+        """Return the name of what belongs to a contrast."""
+        return kind if len(self.result.contrasts) == 1 else f"{self.result.contrasts[contrast]}, {kind}"
+
+    def scan_name(self, number: int) -> str:
+        """Return the name of a scan."""
+        return "Scan" if len(self.scans) == 1 else f"Scan {number + 1}, {self.weightings[number]}"
+
+    @property
+    def mapped(self) -> dict[str, Volume]:
+        """The image in another contrast, if there is one."""
+        return {} if self.result.mapped is None else {"Mapped contrast": self.result.mapped.mapped.image}
+
+
+def _figures(shown: _Shown, record: Record) -> list[Figure]:
+    """Return all rows of pictures in their order."""
+    result, planes, mask, truth = shown.result, shown.planes, shown.mask, shown.truth
+    reference, of = (result.image, shown.method) if truth is None else (truth.image, "the truth")
+    window = window_of(reference, mask)
+    figures: list[Figure] = []
+    if truth is not None:
+        text = f"The object without noise, in the scan's contrast. {_window_text(window, of)}"
+        figures.append(grey_figure("Truth", text, truth.image, planes, window))
+    for contrast in range(len(result.contrasts)):
+        figures += _contrast_figures(shown, contrast, window if contrast == 0 else None)
+    for name, image in shown.mapped.items():
+        text = "The same in the contrast of a high-field scan, by one rising curve."
+        figures.append(grey_figure(name, text, image, planes, window))
+    text = f"Tissues{'' if len(result.contrasts) == 1 else ', shared by all contrasts'}, by {record.segmenter}."
+    figures.append(tissue_figure("Segmentation", text, result.tissues, planes, result.image, window))
+    if truth is not None:
+        limit = 0.3 * (window.high - window.low)
+        for name, image in {"cubic": result.cubic, shown.method: result.image}.items():
+            error = Volume(torch.where(mask, image.data - truth.image.data, 0.0), image.grid)
+            text = "Image minus truth, in the brain."
+            figures.append(signed_figure(f"Error of {name}", text, error, planes, limit, ""))
+    for number, residual in enumerate(result.residuals_z):
+        title = "Residual" if len(shown.scans) == 1 else f"Residual of scan {number + 1} ({shown.weightings[number]})"
+        where = "; noise alone looks like sand." if len(shown.scans) == 1 else ", where the header places the scan."
+        figures.append(signed_figure(title, _RESIDUAL + where, residual, planes, RESIDUAL_LIMIT_Z, " sd"))
+    if result.trust is not None:
+        figures += trust_figures(result.trust, result.contrasts, planes, mask)
+    if result.comparison is not None:
+        figures += comparison_figures(result.comparison, planes, window)
+    return figures
+
+
+def _contrast_figures(shown: _Shown, contrast: int, window: Window | None) -> list[Figure]:
+    """Return the scans of a contrast, their interpolation and the result, all in one window."""
+    result, planes = shown.result, shown.planes
+    image = result.images[contrast]
+    window = window or window_of(image, shown.mask)
+    scans = [s for s, name in zip(shown.scans, shown.weightings, strict=True) if name == result.contrasts[contrast]]
+    if len(shown.scans) == 1:
+        titles, scans = ["ULF scan"], list(shown.scans)
+    else:
+        titles = [f"{result.contrasts[contrast]} scan {n}" for n in range(1, len(scans) + 1)]
+    figures = []
+    for name, scan in zip(titles, scans, strict=True):
+        text = f"As measured, voxels of {size_text(scan.grid)} shown as they are."
+        figures.append(grey_figure(name, text, scan, planes, window))
+    text = "Cubic interpolation of its first scan: no model, no prior."
+    figures.append(grey_figure(shown.title(contrast, "Cubic"), text, result.cubics[contrast], planes, window))
+    text = "A smooth start, without a fit." if shown.is_preview else "Fitted to the scans through their forward model."
+    focus = contrast == 0
+    figures.append(grey_figure(shown.title(contrast, shown.method), text, image, planes, window, focus=focus))
+    return figures
+
+
+def _given(scans: Sequence[Volume]) -> str:
+    if len(scans) == 1:
+        return f"A scan with voxels of {size_text(scans[0].grid)} was"
+    return f"{len(scans)} scans of one person were"
+
+
+def _window_text(window: Window, of: str) -> str:
+    return f"Window {window.low:.3g} to {window.high:.3g}: 0.5th and 99.5th percentile of {of} in the brain."
+
+
+def _pose_table(weightings: Sequence[str], result: SuperResolved) -> Table:
+    rows = []
+    for number, (name, stack) in enumerate(zip(weightings, result.stacks, strict=True), start=1):
+        weights = stack.slice_weights
+        less = 0 if weights is None else int((weights < 0.5).sum())
+        values = (stack.pose.angle_deg, stack.pose.distance_mm, stack.scale, float(less))
+        rows.append(Row(f"{number}, {name}", values))
+    columns = (
+        Column("angle", "deg", digits=2),
+        Column("shift", "mm", digits=2),
+        Column("scale"),
+        Column("slices that count less than half", digits=0),
+    )
+    return Table("Scans", columns, tuple(rows), "Motion against the first scan, and what of each counts.")

@@ -1,63 +1,81 @@
-"""All that precedes a fit or a simulation: brain, tissues, noise, lattice, operator and start."""
+"""All that precedes a fit to one or several scans of one person: brain, tissues, noise, lattice, data and start."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from inr.fitting.tissues import Resegment, support
+from inr.scans.single import OneScan
+from inr.scans.stacks import Stacks, aligned, mean_of, tikhonov_of
 from inr.voxels import cubic, tikhonov
-from mrcore.data.acquisition import Psf, from_json, gaussian_psf
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
-from mrcore.noise_estimate import NoiseEstimate, estimate_noise
-from mrcore.operators.linop import LinearOp
+from mrcore.noise_estimate import NoiseEstimate
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
-from mrkit.anatomy.brain import usable
-from mrkit.anatomy.finding import find_tissues, own_segmenter
+from mrkit.anatomy.brain import to_float32
+from mrkit.anatomy.finding import Notes, find_tissues, weighting
+from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.progress import stages
-from mrkit.superresolution.lattice import foreground_of, lattice_for, on_lattice, within
-from ulfsim.measurement.contrast import tissue_cores
-
-SMALLEST_NOISE = 1e-3
-"""Least noise sd relative to WM: a noise-free scan would make the data term infinitely stiff."""
+from mrkit.superresolution.lattice import foreground_of, lattice_for, mask_tissues, on_lattice
+from mrkit.superresolution.scans import align_scans, motion_notes, moved, psf_of, relative_to_wm
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedScan:
-    """A scan ready for a fit: intensities relative to `scale`, lattice, operator, start, foreground, tissues.
+class Prepared:
+    """Scans of one person ready for a fit. Every method that is compared starts from these.
 
-    Every method that is compared starts from these.
+    Attributes:
+        scans: relative to their WM, where their headers place them, in the order given.
+        data: of the fit; one scan, or several with poses and contrasts. Intensities are relative to WM = 1.
+        weightings: BIDS suffix of each scan.
+        contrasts: weighting of each image; that of the segmented scan comes first.
+        scales: one a contrast, intensity of its first scan per intensity of the image.
+        noises: one a scan, in its own units.
+        lattice: of the fit.
+        output_grid: covers the first scan's field of view.
+        start: images (C, X, Y, Z) on the lattice.
+        foreground: what of the lattice is object (X, Y, Z, bool).
+        tissues: on the lattice.
+        resegment: finds tissues again in the first image; None where they were given. It works on the CPU.
+        notes: what was found and assumed.
     """
 
-    scan: Volume
-    scale: float
-    noise: NoiseEstimate
+    scans: tuple[Volume, ...]
+    data: OneScan | Stacks
+    weightings: tuple[str, ...]
+    contrasts: tuple[str, ...]
+    scales: tuple[float, ...]
+    noises: tuple[NoiseEstimate, ...]
     lattice: Grid
     output_grid: Grid
-    operator: LinearOp
     start: Tensor
     foreground: Tensor
     tissues: TissueMap
     resegment: Resegment | None
-    notes: tuple[str, ...]
+    notes: Notes
 
-    @property
-    def noise_sd(self) -> float:
-        """Noise per real channel, relative to `scale`."""
-        return self.noise.sd / self.scale
+    def lead(self, contrast: int) -> int:
+        """Return the number of the first scan of a contrast."""
+        return self.weightings.index(self.contrasts[contrast])
 
-    def to(self, device: torch.device | str) -> PreparedScan:
-        """Return what the fit works on, moved to `device`; `resegment` works on the CPU wherever its image is."""
+    def placed(self, number: int) -> Volume:
+        """Return a scan where the data place it; a single scan lies where its header says."""
+        scan = self.scans[number]
+        grid = self.data.stacks[number].grid if isinstance(self.data, Stacks) else scan.grid
+        return Volume(scan.data, grid, scan.meta)
+
+    def to(self, device: torch.device | str) -> Prepared:
+        """Return what the fit works on, moved to `device`; the scans stay where they are."""
         return replace(
             self,
-            scan=self.scan.to(device),
-            operator=self.operator.to(device),
+            data=self.data.to(device),
             start=self.start.to(device),
             foreground=self.foreground.to(device),
             tissues=self.tissues.to(device),
@@ -65,58 +83,55 @@ class PreparedScan:
 
 
 def prepare(
-    scan: Volume,
+    scans: Volume | Sequence[Volume],
     *,
     voxel_mm: float = 1.0,
     mask: Tensor | None = None,
     tissues: TissueMap | None = None,
     segmenter: Segmenter | None = None,
+    weightings: Sequence[str] | None = None,
     segment_start: bool = True,
-) -> PreparedScan:
-    """Do all that precedes a fit: brain, tissues, noise, lattice, operator and a Tikhonov start.
+) -> Prepared:
+    """Do all that precedes a fit: brain, tissues, noise, alignment of several scans, lattice and Tikhonov start.
 
     Arguments and errors are those of `superresolve`. Without `segment_start` tissues stay those of the scan's own
     voxels: they are not found anew on the fine lattice, which takes longer than all else.
     """
-    require_finer(voxel_mm, scan.grid)
-    scan = usable(scan)
-    notes: list[str] = []
-    given = tissues is not None
-    segmenter = segmenter or own_segmenter(scan)
-    with stages(3) as begin:
+    given = [to_float32(scan) for scan in ([scans] if isinstance(scans, Volume) else scans)]
+    names = _weightings(given, weightings)
+    require_finer(voxel_mm, given[0].grid)
+    segmented = segmented_scan(names, given=mask is not None or tissues is not None)
+    segmenter = segmenter or segmenter_named("mrkit", names[segmented])
+    with stages(3 if len(given) == 1 else 4) as begin:
         begin("finding brain and tissues")
-        seen = find_tissues(scan, tissues, mask, segmenter, notes)
-        begin("solving for a smooth image to start from")
-        relative, noise, scale = relative_to_wm(scan, seen, notes)
-        lattice, output_grid = lattice_for(relative, voxel_mm)
-        operator = imaging_operator(lattice, scan.grid, psf_of(scan, notes))
-        interpolated = cubic(relative, lattice).data
-        on_fine = on_lattice(seen, lattice)
-        foreground = foreground_of(interpolated, on_fine.mask, noise.sd / scale, lattice)
-        start = tikhonov(operator, relative.data, noise.sd / scale, interpolated, lattice.spacing_mm).x.clamp_min(0)
-        if not given and mask is None and is_skull_stripped(scan):
-            on_fine = within(on_fine, support(start, on_fine))
+        seen, found = find_tissues(given[segmented], tissues, mask, segmenter)
+        if len(given) == 1:
+            ready = _one(given[0], names, seen, voxel_mm, begin)
+        else:
+            ready = _several(given, names, segmented, seen, voxel_mm, begin)
+        within = ready.tissues
+        if tissues is None and mask is None and is_skull_stripped(given[segmented]):
+            within = mask_tissues(within, support(ready.start[0], within))
 
         def resegment(image: Tensor) -> Tensor:
-            return segmenter(Volume(image.cpu(), lattice), on_fine.mask).tissues.prob.to(image.device)
+            return segmenter(Volume(image.cpu(), ready.lattice), within.mask).tissues.prob.to(image.device)
 
         begin("segmenting it")
-        # Tissues are finer where the Tikhonov image is segmented than where those of the thick slices are interpolated.
-        again = segment_start and not given
-        first = TissueMap(resegment(start), seen.names, lattice) if again else on_fine
-    return PreparedScan(
-        relative,
-        scale,
-        noise,
-        lattice,
-        output_grid,
-        operator,
-        start,
-        foreground,
-        first,
-        None if given else resegment,
-        tuple(notes),
+        first = within
+        if segment_start and tissues is None:
+            # Tissues are finer where the Tikhonov image is segmented than where those of thick slices are interpolated.
+            first = TissueMap(resegment(ready.start[0]), seen.names, ready.lattice)
+    return replace(
+        ready,
+        tissues=first,
+        resegment=None if tissues is not None else resegment,
+        notes=tuple(dict.fromkeys((*found, *ready.notes))),
     )
+
+
+def segmented_scan(weightings: Sequence[str], *, given: bool) -> int:
+    """Return which scan is segmented: the first where its mask or tissues are `given`, else the first T1w, if any."""
+    return 0 if given or "T1w" not in weightings else list(weightings).index("T1w")
 
 
 def require_finer(voxel_mm: float, scan_grid: Grid) -> None:
@@ -128,24 +143,77 @@ def require_finer(voxel_mm: float, scan_grid: Grid) -> None:
         )
 
 
-def relative_to_wm(scan: Volume, tissues: TissueMap, notes: list[str]) -> tuple[Volume, NoiseEstimate, float]:
-    """Return the scan with its brighter of WM and GM at one, its noise, and the scale between both."""
-    cores, _ = tissue_cores(tissues)
-    noise = estimate_noise(scan.data, tissues.mask, cores[tissues.names.index("WM")])
-    notes.append(noise.message)
-    scale = max(float(scan.data[core].mean()) for core, name in zip(cores, tissues.names, strict=True) if name != "CSF")
-    if noise.sd < SMALLEST_NOISE * scale:
-        noise = replace(noise, sd=SMALLEST_NOISE * scale)
-        notes.append("noise below a thousandth of WM is taken as that much")
-    return Volume(scan.data / scale, scan.grid, scan.meta), noise, scale
+def _weightings(scans: Sequence[Volume], weightings: Sequence[str] | None) -> tuple[str, ...]:
+    if not scans or (weightings is not None and len(weightings) != len(scans)):
+        raise BadInputError(
+            f"one scan or more are needed, with a weighting each where any are given; got {len(scans)} scans and "
+            f"{len(weightings or ())} weightings"
+        )
+    return tuple(weightings) if weightings is not None else tuple(map(weighting, scans))
 
 
-def psf_of(scan: Volume, notes: list[str]) -> Psf:
-    """Return the point spread that the sidecar states for this grid, else the assumed one; `notes` learn which."""
-    if "Acquisition" in scan.meta:
-        acquisition = from_json(scan.meta)
-        if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
-            notes.append("point spread: from the scan's sidecar")
-            return acquisition.psf
-    notes.append("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis")
-    return gaussian_psf(scan.grid.spacing_mm)
+def _one(
+    scan: Volume, names: tuple[str, ...], seen: TissueMap, voxel_mm: float, begin: Callable[[str], None]
+) -> Prepared:
+    """Prepare one scan; tissues are those of its voxels on the lattice."""
+    begin("solving for a smooth image to start from")
+    relative = relative_to_wm(scan, seen)
+    noise_sd = relative.noise.sd / relative.scale
+    lattice, output_grid = lattice_for(relative.scan, voxel_mm)
+    psf, note = psf_of(scan)
+    operator = imaging_operator(lattice, scan.grid, psf)
+    interpolated = cubic(relative.scan, lattice).data
+    on_fine = on_lattice(seen, lattice)
+    foreground = foreground_of(interpolated, on_fine.mask, noise_sd, lattice)
+    start = tikhonov(operator, relative.scan.data, noise_sd, interpolated, lattice.spacing_mm).x.clamp_min(0)
+    return Prepared(
+        scans=(relative.scan,),
+        data=OneScan(relative.scan.data, operator, noise_sd),
+        weightings=names,
+        contrasts=names,
+        scales=(relative.scale,),
+        noises=(relative.noise,),
+        lattice=lattice,
+        output_grid=output_grid,
+        start=start[None],
+        foreground=foreground,
+        tissues=on_fine,
+        resegment=None,
+        notes=(*relative.notes, note),
+    )
+
+
+def _several(
+    scans: Sequence[Volume],
+    names: tuple[str, ...],
+    segmented: int,
+    seen: TissueMap,
+    voxel_mm: float,
+    begin: Callable[[str], None],
+) -> Prepared:
+    """Prepare several scans; tissues are those of the segmented one on the lattice."""
+    begin("aligning the scans")
+    found = align_scans(scans, names, segmented, seen)
+    lattice, output_grid = lattice_for(found.stacks[0].scan, voxel_mm)
+    data = aligned(Stacks(found.stacks, lattice))
+    begin("solving for smooth images to start from")
+    mean = mean_of(data)
+    on_fine = on_lattice(moved(seen, data.stacks[segmented].pose), lattice)
+    noise_sd = max(stack.noise_sd for stack in data.stacks)
+    foreground = foreground_of(mean.amax(0), on_fine.mask, noise_sd, lattice)
+    data = replace(data, support=foreground)
+    return Prepared(
+        scans=tuple(stack.scan for stack in data.stacks),
+        data=data,
+        weightings=names,
+        contrasts=found.contrasts,
+        scales=found.scales,
+        noises=found.noises,
+        lattice=lattice,
+        output_grid=output_grid,
+        start=tikhonov_of(data, mean * foreground).x.clamp_min(0),
+        foreground=foreground,
+        tissues=on_fine,
+        resegment=None,
+        notes=(*found.notes, *motion_notes(data, names)),
+    )

@@ -1,204 +1,324 @@
-"""The verb `superresolve`: one ultra-low-field scan in, a finer image and its tissues out."""
+"""The verb `superresolve`: ultra-low-field scans of one person in, finer images and tissues out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from inr.fitting.choice import CHOICE_VOXEL_MM, Choice, choose_tv_weight
 from inr.fitting.fit import Fit, FitSettings
 from inr.fitting.prior import Prior
-from inr.losses import rician_misfit
+from inr.losses import Misfit, rician_misfit
 from inr.rendering import FittedField, fitted_field
-from inr.scans.single import BiasedScan, Misfit
+from inr.scans.single import BiasedScan, OneScan
+from inr.scans.stacks import Stack, Stacks
 from inr.voxels import cubic
 from mrcore.data.volume import TissueMap, Volume
-from mrcore.forward import imaging_operator, predict
+from mrcore.errors import BadInputError
 from mrcore.noise import residual_z
-from mrcore.operators.pointwise import DiagonalOp
 from mrcore.segmentation.tissues import Segmenter
 from mrcore.solvers import Solution
-from mrcore.spatial.cropping import inner
-from mrkit.anatomy.brain import usable
+from mrcore.spatial.cropping import crop_to
+from mrkit.anatomy.brain import to_float32
+from mrkit.anatomy.finding import weighting
 from mrkit.devices import device_of
-from mrkit.superresolution.comparison import Comparison, compare
-from mrkit.superresolution.contrast import own_contrast
-from mrkit.superresolution.fitting import CPU, FitPlan, fit_prepared, laid_over, refit, settings_for, warm_started
-from mrkit.superresolution.lattice import lattice_for, on_scan
-from mrkit.superresolution.prepare import PreparedScan, prepare, psf_of
+from mrkit.simulation.protocol import Gauge
+from mrkit.superresolution.comparison import Comparison, compare_methods
+from mrkit.superresolution.contrast import ReferenceContrast, in_contrast_of, own_contrast, require_same_weighting
+from mrkit.superresolution.fitting import (
+    CPU,
+    FitPlan,
+    Guess,
+    align_guess,
+    chosen_weight,
+    fit_prepared,
+    refit,
+    started_from,
+)
+from mrkit.superresolution.prepare import Prepared, prepare
+from mrkit.superresolution.scans import motion_notes
 from mrkit.superresolution.trust import KeepMember, Trust, kept_members, trust
 
 
 @dataclass(frozen=True, eq=False)
 class SuperResolved:
-    """A super-resolved scan.
+    """Scans of one person, super-resolved.
 
-    `image`, `tissues` and `cubic` (for comparison) lie on the output grid; `residual_z`, (scan - expected) / sd under
-    Rician noise, on the scan's. `noise_sd` is per real channel, in units of the scan. `solution` says how the fit
-    ended; `settings` are those of the fit, `field` renders it on any grid. None: no fit (a preview), no ensemble, no
-    comparison.
+    Attributes:
+        images: on the output grid, one a contrast, in units of its first scan.
+        cubics: cubic interpolations of each contrast's first scan where its header places it, for comparison.
+        tissues: on the output grid, shared by all contrasts.
+        residuals_z: of each scan, in the order given: (scan - expected) / sd under Rician noise, on its own grid.
+        contrasts: weighting of each image; the one that was segmented comes first.
+        noise_sds: of each scan per real channel, in its units.
+        solution: how the fit ended.
+        notes: what was found and assumed.
+        stacks: poses, scales and slice weights of several scans; empty for one.
+        settings: of the fit; None for a preview, which has none.
+        field: renders image and tissues on any grid; None for a preview.
+        trust: what an ensemble says; None without one.
+        comparison: of all methods; None where they were not run.
+        mapped: an image in the contrast of a high-field scan; None where that was not asked for, or not possible.
     """
 
-    image: Volume
+    images: tuple[Volume, ...]
+    cubics: tuple[Volume, ...]
     tissues: TissueMap
-    cubic: Volume
-    residual_z: Volume
-    noise_sd: float
+    residuals_z: tuple[Volume, ...]
+    contrasts: tuple[str, ...]
+    noise_sds: tuple[float, ...]
     solution: Solution
     notes: tuple[str, ...]
+    stacks: tuple[Stack, ...] = ()
     settings: FitSettings | None = None
     field: FittedField | None = None
     trust: Trust | None = None
     comparison: Comparison | None = None
+    mapped: ReferenceContrast | None = None
+
+    @property
+    def image(self) -> Volume:
+        """The first image."""
+        return self.images[0]
+
+    @property
+    def cubic(self) -> Volume:
+        """The first cubic interpolation."""
+        return self.cubics[0]
+
+    @property
+    def residual_z(self) -> Volume:
+        """The residual of the first scan."""
+        return self.residuals_z[0]
+
+    @property
+    def noise_sd(self) -> float:
+        """The noise of the first scan."""
+        return self.noise_sds[0]
 
 
 def superresolve(
-    scan: Volume,
+    scans: Volume | Sequence[Volume],
     *,
     voxel_mm: float = 1.0,
     mask: Tensor | None = None,
     tissues: TissueMap | None = None,
     segmenter: Segmenter | None = None,
+    weightings: Sequence[str] | None = None,
     seed: int = 0,
     settings: FitSettings | None = None,
     prior: Prior | None = None,
     likelihood: Misfit = rician_misfit,
-    free_of_bias: bool = False,
+    bias_field: bool = False,
     init: Volume | None = None,
     n_members: int = 0,
-    compared: Mapping[str, Prior] | None = None,
+    compare: Mapping[str, Prior] | None = None,
     keep_member: KeepMember | None = None,
     preview: bool = False,
+    contrast_of: Volume | None = None,
+    gauge: Gauge = Gauge.ABSOLUTE,
     device: str | torch.device = CPU,
 ) -> SuperResolved:
-    """Fit image and tissues of this subject to `scan` and render them at `voxel_mm`.
+    """Fit images and tissues of one person to one or several `scans` and render them at `voxel_mm`.
+
+    Several scans, of any orientation, are aligned rigidly to the first, again within the fit; those of one weighting
+    share an image, all share the tissues. Slices that the others contradict count less.
 
     Args:
-        scan: magnitude scan; where its `meta` holds an `Acquisition`, the PSF is taken from there, else it is a
-            Gaussian of one voxel with truncation.
-        voxel_mm: isotropic output voxel; the output covers the scan's field of view along its axes.
-        mask: brain mask (bool) on the scan's grid; found otherwise.
-        tissues: initial tissue maps on the scan's grid; found by `segmenter` otherwise.
-        segmenter: what finds the initial tissues; mrkit's HMRF-EM by default.
+        scans: a magnitude scan, or several of one person; where the `meta` of one holds an `Acquisition`, its PSF is
+            taken from there, else it is a Gaussian of one voxel with truncation. The first sets the frame.
+        voxel_mm: isotropic output voxel; the output covers the first scan's field of view along its axes.
+        mask: brain mask (bool) on the first scan's grid; found otherwise.
+        tissues: initial tissue maps on the first scan's grid; found by `segmenter` otherwise.
+        segmenter: what finds the initial tissues, in the first scan where `mask` is given, else in the first T1w, else
+            in the first; by default mrkit's HMRF-EM for the weighting of that scan.
+        weightings: BIDS suffix of each scan; told from sidecars and names otherwise.
         seed: of the field's first state.
         settings: of the fit; without them the weight of total variation, where no prior takes its place, is chosen by
-            held-out voxels of the scan.
-        prior: what pulls the image towards likely ones.
-        likelihood: of the scan; `inr.losses.absolute_misfit` withstands spikes and ghosts better than the Rician one.
-        free_of_bias: whether a smooth receive field is found with the image and taken out of it.
-        init: image to start from, of this person or a template; it is laid over the scan first.
+            held-out voxels of the scans.
+        prior: what pulls the images towards likely ones.
+        likelihood: of the scans; `inr.absolute_misfit` withstands spikes and ghosts better than the Rician one.
+        bias_field: whether a smooth receive field, one a contrast, is found with the images and taken out of them.
+        init: image to start from, of this person or a template; it is laid over the first image, and serves the
+            contrast whose scans it explains best.
         n_members: fits of the ensemble that says how far the result can be trusted; even, 0 for none.
-        compared: priors by name; all methods, and the default with each of these, are run and judged, from the scan
-            alone (no `init`) and with the Rician likelihood. None: no such.
+        compare: priors by name; all methods, and the default with each of these, are run and judged, from the scans
+            alone (no `init`) and with the Rician likelihood. None: no comparison.
         keep_member: what keeps finished members and methods.
-        preview: return the Tikhonov image, without a fit.
+        preview: return the Tikhonov images, without a fit.
+        contrast_of: high-field image of any person to whose contrast the image of its weighting is mapped, too.
+        gauge: what fixes the gains of that mapping.
         device: torch device of the fits, such as `cuda`; priors must work on it. All that precedes and follows a fit
             runs on the CPU, where the result is.
 
     Raises:
-        BadInputError: a scan that cannot be used, or whose brain cannot be found, or a device that is not there.
-        GridMismatchError: mask or tissues on another grid.
+        BadInputError: scans that cannot be used, or whose brain cannot be found, or a device that is not there.
+        GridMismatchError: mask or tissues on another grid than the first scan.
     """
     place = device_of(device)
-    scan = usable(scan)
-    plain = prepare(scan, voxel_mm=voxel_mm, mask=mask, tissues=tissues, segmenter=segmenter, segment_start=not preview)
-    notes = list(plain.notes)
-    guess = None if init is None else laid_over(plain, usable(init), notes)
-    ready = plain if guess is None else warm_started(plain, guess)
+    given = [to_float32(scan) for scan in ([scans] if isinstance(scans, Volume) else scans)]
+    if contrast_of is not None:
+        require_same_weighting(weightings or map(weighting, given), contrast_of)
+    plain = prepare(
+        given,
+        voxel_mm=voxel_mm,
+        mask=mask,
+        tissues=tissues,
+        segmenter=segmenter,
+        weightings=weightings,
+        segment_start=not preview,
+    )
+    ready, guess, notes = _with_guess(plain, init)
     if preview:
-        return _preview(scan, ready, notes)
-    settings = settings or settings_for(prior, lambda: chosen_weight(ready, place), notes)
-    plan = FitPlan(settings, prior, likelihood, guess, place)
-    fitted = fit_prepared(ready, seed, plan, free_of_bias=free_of_bias)
-    if (bias := _bias_of(fitted)) is not None:
-        # What follows, residuals, trust and comparison, knows the field.
-        plain, ready = (_biased(each, bias) for each in (plain, ready))
-        plan = replace(plan, guess=None if guess is None else guess / bias)
-    notes += _fit_notes(fitted, ready, bias)
+        ended = Solution(ready.start, True, 0, (), "preview: no fit")
+        result = _result(given, ready, ready.start, ready.tissues.prob, ended)
+        result = replace(result, notes=(*notes, "preview: a Tikhonov image, without a fit"))
+        return _mapped(result, ready, given, contrast_of, gauge, seed)
+    if settings is None:
+        settings, why = _settings_for(ready, prior, place)
+        notes += why
+    plan = FitPlan(settings, prior, likelihood, bias_field, guess, place)
+    fitted = fit_prepared(ready, seed, plan)
+    fields = _fields_of(fitted)
+    # What follows, residuals, trust and comparison, knows poses and fields.
+    plain, ready = (_known(each, fitted, fields) for each in (plain, ready))
+    if guess is not None and fields is not None:
+        guess = Guess(guess.image / fields[guess.contrast], guess.contrast)
+    plan = replace(plan, bias_field=False, guess=guess)
+    notes += _fit_notes(fitted, ready, fields)
     found: Trust | None = None
     if n_members:
-        found = trust(ready, fitted.image, kept_members(refit(ready, plan), keep_member), n_members, seed)
+        found = trust(ready, fitted.images, kept_members(refit(ready, plan), keep_member), n_members, seed)
         notes += found.notes
-    result = _result(scan, ready, fitted.image, fitted.prob, fitted.solution, notes)
     table: Comparison | None = None
-    if compared is not None:
+    if compare is not None:
         own = TissueMap(fitted.prob, ready.tissues.names, ready.lattice)
-        table = compare(plain, plan.settings, seed, compared, own, keep_member, place)
-    return replace(
+        table = compare_methods(plain, settings, seed, compare, own, keep_member, place)
+    result = _result(given, ready, fitted.images, fitted.prob, fitted.solution)
+    result = replace(
         result,
-        notes=(*result.notes, *_contrast_notes(result)),
-        settings=plan.settings,
-        field=fitted_field(fitted, plan.settings, ready.tissues.names, ready.scale),
+        notes=(*notes, *_contrast_notes(result)),
+        settings=settings,
+        field=fitted_field(fitted, settings, ready.tissues.names, ready.scales[0] if len(given) == 1 else 1.0),
         trust=found,
         comparison=table,
     )
+    return _mapped(result, ready, given, contrast_of, gauge, seed)
 
 
-def _preview(scan: Volume, ready: PreparedScan, notes: list[str]) -> SuperResolved:
-    """Return the start of the fit as the result."""
-    said = [*notes, "preview: a Tikhonov image, without a fit"]
-    ended = Solution(ready.start, True, 0, (), "preview: no fit")
-    return _result(scan, ready, ready.start, ready.tissues.prob, ended, said)
+def _with_guess(plain: Prepared, init: Volume | None) -> tuple[Prepared, Guess | None, list[str]]:
+    """Return what is to be fitted with the start that an image gives it, that image, and what a reader must know."""
+    notes = list(plain.notes)
+    if init is None:
+        return plain, None, notes
+    guess, note = align_guess(plain, to_float32(init))
+    return replace(plain, start=started_from(guess, plain.data, plain.start, plain.lattice)), guess, [*notes, note]
 
 
-def chosen_weight(ready: PreparedScan, device: torch.device = CPU) -> Choice:
-    """Return the weight of total variation that predicts held-out voxels of the brain best, on a coarse lattice."""
-    scan = ready.scan
-    voxel_mm = max(CHOICE_VOXEL_MM, *ready.lattice.spacing_mm)
-    coarse, _ = lattice_for(scan, voxel_mm)
-    operator = imaging_operator(coarse, scan.grid, psf_of(scan, []), device=device)
-    of_scan = on_scan(Volume(ready.tissues.mask.float(), ready.lattice), scan).to(device)
-    there = Volume(scan.data.to(device), scan.grid)
-    return choose_tv_weight(there, operator, coarse, ready.noise_sd, of_scan)
+def _settings_for(ready: Prepared, prior: Prior | None, device: torch.device) -> tuple[FitSettings, tuple[str, ...]]:
+    """Return settings with the weight of total variation that suits the scans, and why; a prior takes its place."""
+    if prior is not None:
+        return FitSettings(), ()
+    choice = chosen_weight(ready, device)
+    return replace(FitSettings(), tv_weight=choice.weight), (choice.message,)
 
 
-def _bias_of(fitted: Fit) -> Tensor | None:
-    """Return the receive field (X, Y, Z) that was found with the image; None where none was sought."""
+def _fields_of(fitted: Fit) -> Tensor | None:
+    """Return the receive fields (C, X, Y, Z) that were found with the images; None where none were sought."""
     data = fitted.data
-    return data.bias.field() if isinstance(data, BiasedScan) and data.bias is not None else None
+    if isinstance(data, BiasedScan) and data.bias is not None:
+        return data.bias.field()[None]
+    if isinstance(data, Stacks) and data.biases:
+        return torch.stack([bias.field() for bias in data.biases])
+    return None
 
 
-def _biased(ready: PreparedScan, bias: Tensor) -> PreparedScan:
-    """Return the scan as one of an image times the receive field `bias` (X, Y, Z)."""
-    operator = ready.operator @ DiagonalOp(bias.to(ready.operator.dtype))
-    return replace(ready, operator=operator, start=ready.start / bias)
+def _known(ready: Prepared, fitted: Fit, fields: Tensor | None) -> Prepared:
+    """Return the scans with poses and receive fields as the fit found them; they are not sought again."""
+    data = fitted.data
+    if isinstance(data, Stacks):
+        found: OneScan | Stacks = replace(data, prob=None, likelihood=rician_misfit)
+    elif isinstance(data, OneScan):
+        found = OneScan(data.scan, data.model, data.noise_sd)
+    else:
+        raise TypeError(f"the fit returned {type(data).__name__}")
+    return replace(ready, data=found, start=ready.start if fields is None else ready.start / fields)
 
 
-def _fit_notes(fitted: Fit, ready: PreparedScan, bias: Tensor | None) -> list[str]:
+def _fit_notes(fitted: Fit, ready: Prepared, fields: Tensor | None) -> list[str]:
     """Return what a reader must know of the fit."""
     notes = []
-    if bias is not None:
-        inside = bias[ready.tissues.mask]
-        notes.append(f"a smooth receive field of {float(inside.min()):.2f} to {float(inside.max()):.2f} was taken out")
+    if isinstance(ready.data, Stacks):
+        notes += [f"after the fit, {note}" for note in motion_notes(ready.data, ready.weightings)]
+    for name, field in zip(ready.contrasts, () if fields is None else fields, strict=False):
+        inside = field[ready.tissues.mask]
+        whose = "" if len(ready.contrasts) == 1 else f"{name}: "
+        low, high = float(inside.min()), float(inside.max())
+        notes.append(f"{whose}a smooth receive field of {low:.2f} to {high:.2f} was taken out")
     if not fitted.solution.converged:
         notes.append(f"the fit had not settled: {fitted.solution.message}")
     return [*notes, *_scarce(fitted.prob, ready.tissues.names)]
 
 
 def _result(
-    scan: Volume, ready: PreparedScan, image: Tensor, prob: Tensor, solution: Solution, notes: list[str]
+    given: Sequence[Volume], ready: Prepared, images: Tensor, prob: Tensor, solution: Solution
 ) -> SuperResolved:
-    """Return image and tissues on the output grid, in units of the scan, and the residual."""
-    kept = {key: value for key, value in scan.meta.items() if key not in ("Acquisition", "Simulation")}
-    on_output = inner(Volume(image * ready.scale, ready.lattice, kept), ready.output_grid)
-    tissues = torch.stack([inner(Volume(p, ready.lattice), ready.output_grid).data for p in prob])
-    residual = residual_z(ready.scan.data, predict(ready.operator, image), ready.noise_sd)
+    """Return images and tissues on the output grid, in units of the scans, and the residuals."""
+    leads = [given[ready.lead(contrast)] for contrast in range(len(ready.contrasts))]
+    on_output = tuple(
+        crop_to(Volume(image * scale, ready.lattice, _lasting(lead.meta)), ready.output_grid)
+        for image, scale, lead in zip(images, ready.scales, leads, strict=True)
+    )
+    tissues = torch.stack([crop_to(Volume(p, ready.lattice), ready.output_grid).data for p in prob])
+    data = ready.data
+    measured = [s.scan.data for s in data.stacks] if isinstance(data, Stacks) else [data.scan]
+    sds = [s.noise_sd for s in data.stacks] if isinstance(data, Stacks) else [data.noise_sd]
+    residuals = [residual_z(*each) for each in zip(measured, data.predictions(images), sds, strict=True)]
     return SuperResolved(
-        on_output,
-        TissueMap(tissues, ready.tissues.names, ready.output_grid),
-        cubic(Volume(scan.data, scan.grid, kept), ready.output_grid),
-        Volume(residual, scan.grid, kept),
-        ready.noise.sd,
-        replace(solution, x=on_output.data),
-        tuple(notes),
+        images=on_output,
+        cubics=tuple(cubic(Volume(s.data, s.grid, _lasting(s.meta)), ready.output_grid) for s in leads),
+        tissues=TissueMap(tissues, ready.tissues.names, ready.output_grid),
+        residuals_z=tuple(Volume(r, s.grid, _lasting(s.meta)) for r, s in zip(residuals, given, strict=True)),
+        contrasts=ready.contrasts,
+        noise_sds=tuple(noise.sd for noise in ready.noises),
+        solution=replace(solution, x=torch.stack([image.data for image in on_output])),
+        notes=ready.notes,
+        stacks=data.stacks if isinstance(data, Stacks) else (),
     )
 
 
+def _lasting(meta: Mapping[str, object]) -> dict[str, object]:
+    """Return what of a scan's `meta` holds for what is made of it."""
+    return {key: value for key, value in meta.items() if key not in ("Acquisition", "Simulation")}
+
+
+def _mapped(
+    result: SuperResolved,
+    ready: Prepared,
+    given: Sequence[Volume],
+    reference: Volume | None,
+    gauge: Gauge,
+    seed: int,
+) -> SuperResolved:
+    """Return the result with an image in the contrast of `reference`; a failure must not cost the fit."""
+    if reference is None:
+        return result
+    contrast = ready.contrasts.index(weighting(reference))
+    number = ready.lead(contrast)
+    scan = Volume(given[number].data, ready.placed(number).grid, given[number].meta)
+    images = scan, result.images[contrast], result.tissues
+    try:
+        found = in_contrast_of(reference, *images, scan_weighting=ready.weightings[number], gauge=gauge, seed=seed)
+    except BadInputError as error:
+        note = f"the image was not mapped to the contrast of {reference.meta.get('SourceFile')}: {error}"
+        return replace(result, notes=(*result.notes, note))
+    return replace(result, mapped=found, notes=(*result.notes, *found.notes))
+
+
 def _contrast_notes(result: SuperResolved) -> tuple[str, ...]:
-    """Return what is said of the contrast of the image, where every tissue is the likeliest somewhere."""
+    """Return what there is to know of the contrast of the image, where every tissue is the likeliest somewhere."""
     if not bool((result.tissues.prob > 0.5).flatten(1).any(1).all()):
         return ()
     found = own_contrast(result.image, result.tissues)

@@ -1,4 +1,4 @@
-"""How far a super-resolved image can be trusted: its sd, what the scan does not determine, residuals, seeds."""
+"""How far super-resolved images can be trusted: their sd, what the scans do not determine, residuals, seeds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inr.scans.heldout import Split, split
+from inr.scans.heldout import Part, hide
+from inr.scans.single import View
 from inr.trust.ensemble import Ensemble, FitOnce, HeldOut, Whiteness, ensemble, whiteness
 from inr.trust.gradients import gradient_sd, smoothed
-from inr.trust.null_space import hidden_excess, null_component, posterior_samples, posterior_sd
+from inr.trust.null_space import hidden_excess, joint_view, null_component, posterior_samples, posterior_sd
 from mrcore.data.volume import Volume
-from mrcore.spatial.cropping import inner
+from mrcore.spatial.cropping import crop_to
 from mrkit.progress import stages
+from mrkit.superresolution.fitting import brain_masks
 from mrkit.superresolution.lattice import on_scan
-from mrkit.superresolution.prepare import PreparedScan
+from mrkit.superresolution.prepare import Prepared
 
 N_SEEDS = 2
 N_SAMPLES = 4
@@ -26,28 +28,29 @@ POOLED_MM = 1.5
 MAX_ITER = 60
 
 KeepMember = Callable[[str, Callable[[], Tensor]], Tensor]
-"""From the name of a member and a function that fits it to its image; what was kept is not fitted again."""
+"""From the name of a member and a function that fits it to its images; what was kept is not fitted again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trust:
-    """What an ensemble and the forward model say of one image.
+    """What an ensemble and the forward model say of the images.
 
     Attributes:
-        sd: of the image, in units of the scan, on the output grid: spread of the ensemble, and what the scan leaves
-            open times `null_scale`, in quadrature.
-        null_part: the part of the image that the scan cannot see, in units of the scan; prior and field put it there.
+        sds: one a contrast, in units of its scan, on the output grid: spread of the ensemble, and what the scans leave
+            open times its `null_scales`, in quadrature.
+        null_parts: the part of each image that its scans cannot see, in units of the scan; prior and field put it
+            there.
         held_out: how scan voxels were predicted that the members had not seen.
-        null_scale: factor, at least 1, that lets what the scan leaves open explain, beside noise and spread, the errors
-            of voxels held out from it.
+        null_scales: factor, at least 1, that lets what the scans of a contrast leave open explain, beside noise and
+            spread, the errors of voxels held out from them.
         n_members: fits, in pairs that differ by their seed only.
         seed_variance: mean over the brain of the variance between the members of a pair, relative to WM = 1.
     """
 
-    sd: Volume
-    null_part: Volume
+    sds: tuple[Volume, ...]
+    null_parts: tuple[Volume, ...]
     held_out: HeldOut
-    null_scale: float
+    null_scales: tuple[float, ...]
     n_members: int
     seed_variance: float
 
@@ -55,52 +58,43 @@ class Trust:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of these figures."""
         held = self.held_out
+        widened = ", ".join(f"{scale:.2f}" for scale in self.null_scales)
         return (
             f"uncertainty: {self.n_members} fits; {held.n_voxels} held-out scan voxels were predicted within "
             f"{held.rms:.2f} noise sd, by cubic interpolation within {held.rms_cubic:.2f}; variance over seeds "
             f"{self.seed_variance:.1e} (WM = 1)",
             "uncertainty: the sd of what the scan does not show assumes edges as strong as in the scan's own plane, "
             "where the image has them, and a power spectrum that falls with the fourth power of the frequency; it was "
-            f"then widened by {self.null_scale:.2f}, by which held-out voxels were missed",
+            f"then widened by {widened}, by which held-out voxels were missed",
         )
 
 
-def trust(ready: PreparedScan, image: Tensor, fit_once: FitOnce, n_members: int, seed: int) -> Trust:
-    """Fit `n_members` (even, at least 2) to parts of the scan and say how far `image` (X, Y, Z; WM = 1) can be trusted.
+def trust(ready: Prepared, images: Tensor, fit_once: FitOnce, n_members: int, seed: int) -> Trust:
+    """Fit `n_members` (even, at least 2) to parts of the scans and say how far `images` (C, X, Y, Z) can be trusted.
 
-    `fit_once` is what made the image, of what a member may see. Nothing here knows of a truth.
+    `fit_once` is what made the images, of what a member may see; they have WM = 1. Nothing here knows of a truth.
     """
-    brain = ready.tissues.mask
-    of_scan = on_scan(Volume(brain.float(), ready.lattice), ready.scan)
+    masks = brain_masks(ready)
     n_folds = max(1, n_members // N_SEEDS)
     with stages(n_folds * N_SEEDS, "member") as begin:
 
-        def announced(seen: Split) -> Tensor:
+        def announced(seen: Part) -> Tensor:
             begin("fitting again, to a part of the scan")
             return fit_once(seen)
 
-        found = ensemble(
-            ready.operator,
-            ready.scan.data,
-            ready.scan.grid.spacing_mm,
-            ready.noise_sd,
-            of_scan,
-            announced,
-            seed,
-            n_folds,
-            N_SEEDS,
-        )
-    sd, null_scale = _total_sd(ready, image, found, of_scan, seed)
-    # A whole image, not its detail, is taken apart: its own level is its prior sd.
-    unseen = null_component(ready.operator, image, ready.noise_sd, 1.0, MAX_ITER) * ready.foreground
-    return Trust(
-        _on_output(ready, sd * ready.foreground),
-        _on_output(ready, unseen),
-        found.held_out,
-        null_scale,
-        found.n_members,
-        float(found.seed_variance[brain].mean()),
-    )
+        spacing_mm = ready.scans[0].grid.spacing_mm
+        found = ensemble(ready.data, spacing_mm, masks, announced, seed, n_folds, N_SEEDS)
+    sds, unseen, scales = [], [], []
+    for contrast, image in enumerate(images):
+        sd, scale = _total_sd(ready, image, contrast, found, masks, seed)
+        operator, noise_sd = joint_view(ready.data.views(), contrast)
+        # A whole image, not its detail, is taken apart: its own level is its prior sd.
+        hidden = null_component(operator, image, noise_sd, 1.0, MAX_ITER)
+        sds.append(_on_output(ready, sd * ready.foreground, contrast))
+        unseen.append(_on_output(ready, hidden * ready.foreground, contrast))
+        scales.append(scale)
+    variance = float(found.seed_variance[:, ready.tissues.mask].mean())
+    return Trust(tuple(sds), tuple(unseen), found.held_out, tuple(scales), found.n_members, variance)
 
 
 def kept_members(fit_once: FitOnce, keep: KeepMember | None) -> FitOnce:
@@ -108,8 +102,8 @@ def kept_members(fit_once: FitOnce, keep: KeepMember | None) -> FitOnce:
     if keep is None:
         return fit_once
 
-    def fitted(seen: Split) -> Tensor:
-        first_hidden = int(seen.held_out.reshape(-1).nonzero()[0])
+    def fitted(seen: Part) -> Tensor:
+        first_hidden = int(seen.held_out[0].reshape(-1).nonzero()[0])
         return keep(f"hidden{first_hidden}_seed{seen.seed}", lambda: fit_once(seen))
 
     return fitted
@@ -123,29 +117,40 @@ def residual_whiteness(residual_z: Volume, mask: Volume) -> Whiteness | None:
     return whiteness(residual_z.data, inside)
 
 
-def _total_sd(ready: PreparedScan, image: Tensor, found: Ensemble, of_scan: Tensor, seed: int) -> tuple[Tensor, float]:
-    """Return the sd on the lattice, and the factor that what the scan leaves open was widened by."""
-    spacing, scan, noise_sd = ready.lattice.spacing_mm, ready.scan, ready.noise_sd
+def _total_sd(
+    ready: Prepared, image: Tensor, contrast: int, found: Ensemble, masks: list[Tensor], seed: int
+) -> tuple[Tensor, float]:
+    """Return the sd on the lattice, and the factor that what the scans leave open was widened by."""
+    spacing, lead = ready.lattice.spacing_mm, ready.lead(contrast)
+    views = ready.data.views()
     width = gradient_sd(
         image,
         ready.tissues.mask,
         spacing,
-        ready.operator,
-        scan.data,
-        of_scan,
-        scan.grid.spacing_mm,
-        noise_sd,
+        views[lead].operator,
+        views[lead].scan,
+        masks[lead],
+        ready.scans[lead].grid.spacing_mm,
+        views[lead].noise_sd,
     )
-    unseen = posterior_sd(ready.operator, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
-    seen = split(ready.operator, scan.data, scan.grid.spacing_mm, fold=0, seed=seed)
-    tested = seen.held_out & of_scan
-    samples = posterior_samples(seen.operator, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
-    expected = hidden_excess(samples, ready.operator, tested, noise_sd)
-    scale = math.sqrt(max(1.0, found.held_out.excess / expected))
+    operator, noise_sd = joint_view(views, contrast)
+    unseen = posterior_sd(operator, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
+    seen = hide(ready.data, ready.scans[0].grid.spacing_mm, fold=0, seed=seed)
+    of_contrast = [n for n, view in enumerate(views) if view.contrast == contrast]
+    tested = [_counted(views[n], seen.held_out[n] & masks[n]) for n in of_contrast]
+    part, _ = joint_view(seen.data.views(), contrast)
+    samples = posterior_samples(part, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
+    at = tested[0] if tuple(operator.shape_out) == tuple(tested[0].shape) else torch.cat([t.flatten() for t in tested])
+    expected = hidden_excess(samples, operator, at, noise_sd)
+    scale = math.sqrt(max(1.0, found.by_contrast[contrast].excess / expected))
     # What all fits get wrong alike is in the second term; so their spread counts as it is.
-    own = (1 + 1 / found.n_members) * found.spread.square()
+    own = (1 + 1 / found.n_members) * found.spread[contrast].square()
     return torch.sqrt(own + smoothed((scale * unseen).square(), spacing, POOLED_MM)), scale
 
 
-def _on_output(ready: PreparedScan, values: Tensor) -> Volume:
-    return inner(Volume(values * ready.scale, ready.lattice), ready.output_grid)
+def _counted(view: View, voxels: Tensor) -> Tensor:
+    return voxels if view.weight is None else voxels & (view.weight > 0)
+
+
+def _on_output(ready: Prepared, values: Tensor, contrast: int) -> Volume:
+    return crop_to(Volume(values * ready.scales[contrast], ready.lattice), ready.output_grid)

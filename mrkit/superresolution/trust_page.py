@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,29 +23,31 @@ _COLOURS = ("#0b6b62", "#c4601d", "#3b62b5")
 _BLACK, _WHITE = (10, 11, 14), (255, 255, 255)
 
 
-def trust_figures(trust: Trust, planes: Sections, mask: Tensor) -> list[Figure]:
-    """Return the maps of sd and of what the scan cannot see, in the brain."""
-    sd, unseen = (Volume(torch.where(mask, v.data, 0.0), v.grid) for v in (trust.sd, trust.null_part))
+def trust_figures(trust: Trust, contrasts: Sequence[str], planes: Sections, mask: Tensor) -> list[Figure]:
+    """Return, for each contrast, the maps of sd and of what its scans cannot see, in the brain."""
+    several = len(contrasts) > 1
+    return [
+        figure
+        for name, sd, unseen in zip(contrasts, trust.sds, trust.null_parts, strict=True)
+        for figure in _maps(f" of {name}" if several else "", sd, unseen, trust.n_members, planes, mask)
+    ]
+
+
+def _maps(of: str, sd: Volume, unseen: Volume, n_members: int, planes: Sections, mask: Tensor) -> tuple[Figure, Figure]:
+    sd, unseen = (Volume(torch.where(mask, v.data, 0.0), v.grid) for v in (sd, unseen))
     top = _high(sd.data[mask])
     legend = Legend((css_colour(_BLACK), css_colour(_WHITE)), ("0", f"{top:.3g}"), continuous=True)
     pictures = tuple(intensity_picture(sd, plane, DisplayWindow(0.0, top)) for plane in planes)
-    captions = tuple(plane.caption for plane in planes)
-    said = (
-        f"Standard deviation of the image, in units of the scan: the spread of {trust.n_members} fits, and "
+    text = (
+        f"Standard deviation of the image, in units of the scan: the spread of {n_members} fits, and "
         "what the scan leaves open. Bright: do not trust fine detail here."
     )
     limit = _high(unseen.data[mask].abs())
-    return [
-        Figure("Uncertainty", said, pictures, captions, legend),
-        signed_figure(
-            "Not seen by the scan",
-            "The part of the image that no scan voxel sees, in units of the scan: prior and field put it there.",
-            unseen,
-            planes,
-            limit,
-            "",
-        ),
-    ]
+    about = "The part of the image that no scan voxel sees, in units of the scan: prior and field put it there."
+    return (
+        Figure(f"Uncertainty{of}", text, pictures, tuple(plane.caption for plane in planes), legend),
+        signed_figure(f"Not seen by the scan{of}", about, unseen, planes, limit, ""),
+    )
 
 
 def whiteness_table(found: Whiteness) -> Table:

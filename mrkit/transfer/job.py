@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrcore.data.acquisition import Acquisition
-from mrcore.data.acquisition import Sequence as PulseSequence
+from mrcore.data.acquisition import Acquisition, PulseSequence
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.io.atomic import refuse_existing
 from mrcore.io.sidecar import stem
 from mrcore.io.volumes import load_volume
-from mrkit.files.outputs import Target, check_targets, write_image
-from mrkit.files.provenance import Provenance
+from mrkit.files.outputs import ImageOutput, OutputNames, check_outputs, write_results
+from mrkit.files.provenance import Record
 from ulfsim.plan import plan_scan
 from ulfsim.transfer import TransferFunction, degrade, load_transfer, save_transfer
 from ulfsim.transfer_fit import ScanPair, fit_transfer
@@ -48,8 +47,8 @@ def apply_files(
     image: Path, transfer: Path, out: Path, seed: int, voxel_mm: Triple | None = None, *, force: bool = False
 ) -> Path:
     """Degrade `image` with a saved transfer function, write the scan with its sidecar; return its path."""
-    path = Target(out, stem(image)).image("transfer")
-    check_targets([path], [], [image, transfer], force=force)
+    path = OutputNames(out, stem(image)).image("transfer")
+    check_outputs([path], [], [image, transfer], force=force)
     volume, found = load_volume(image), load_transfer(transfer)
     scan_grid = None
     if voxel_mm is not None:
@@ -61,5 +60,6 @@ def apply_files(
         "Pairs": list(found.pairs),
         "Smoothness": found.smoothness,
     }
-    provenance = Provenance({"image": image, "transfer": transfer}, seed, parameters)
-    return write_image(scan, path, provenance.sidecar(), force=force)
+    record = Record({"image": image, "transfer": transfer}, seed, parameters)
+    write_results([ImageOutput(path, scan)], record.sidecar(), force=force)
+    return path

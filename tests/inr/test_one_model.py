@@ -5,7 +5,7 @@ import torch
 from operators import grid
 
 from inr.losses import data_term
-from mrcore.data.acquisition import Acquisition, AxisPsf, Sequence
+from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence
 from mrcore.forward import imaging_operator, predict
 from mrcore.phantom import digital_head, head_grid
 from mrkit.superresolution.prepare import prepare
@@ -19,7 +19,7 @@ PSF = (AxisPsf(5.0), AxisPsf(3.0, 2.0), AxisPsf(0.0, 12.0, False))
 
 
 def noise_free(head, voxel_mm, psf, slice_axis="S"):
-    acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=psf, slice_axis=slice_axis)
+    acquisition = Acquisition(0.064, voxel_mm, PulseSequence("T1w"), psf=psf, slice_axis=slice_axis)
     return simulate(source_of(head.image, head.tissues), acquisition, GAINS, seed=0)
 
 

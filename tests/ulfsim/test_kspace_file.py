@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import Acquisition, Sequence, from_json, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, from_json, gaussian_psf
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.noise import root_sum_of_squares
 from mrcore.phantom import digital_head, head_grid
@@ -14,7 +14,7 @@ from ulfsim.simulation import k_space, simulate
 from ulfsim.source.source import source_of
 
 VOXEL = (5.0, 4.5, 8.0)
-ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), noise_sd=0.02, psf=gaussian_psf(VOXEL), n_channels=3)
+ACQUISITION = Acquisition(0.064, VOXEL, PulseSequence("T1w"), noise_sd=0.02, psf=gaussian_psf(VOXEL), n_channels=3)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from operators import blob, centroid_mm, grid
 
-from mrcore.data.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence, gaussian_psf
 from mrcore.data.grid import Grid, directions, to_voxel, to_world, with_spacing
 from ulfsim.plan import plan_scan, tilt_matrix
 
@@ -24,7 +24,7 @@ every_object = pytest.mark.parametrize("where", OBJECTS.values(), ids=OBJECTS.ke
 
 def acquisition(slice_axis="S", tilt_deg=(0.0, 0.0, 0.0), voxel_mm=VOXEL) -> Acquisition:
     psf = tuple(AxisPsf(v, truncate=False) for v in voxel_mm)
-    return Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=psf, slice_axis=slice_axis, tilt_deg=tilt_deg)
+    return Acquisition(0.064, voxel_mm, PulseSequence("T1w"), psf=psf, slice_axis=slice_axis, tilt_deg=tilt_deg)
 
 
 @pytest.mark.parametrize("tilt_deg", TILTS.values(), ids=TILTS.keys())
@@ -76,7 +76,7 @@ def test_a_tilted_scan_keeps_a_flat_object_and_its_own_psf():
     """Blur along the slices widens a blob along the turned axis, and along no other."""
     where, tilt_deg = grid((70, 70, 70), (1, 1, 1)), (0.0, 30.0, 0.0)
     psf = (AxisPsf(truncate=False), AxisPsf(truncate=False), AxisPsf(8.0, truncate=False))
-    sharp = Acquisition(0.064, (1.5, 1.5, 3.0), Sequence("T1w"), psf=psf, tilt_deg=tilt_deg)
+    sharp = Acquisition(0.064, (1.5, 1.5, 3.0), PulseSequence("T1w"), psf=psf, tilt_deg=tilt_deg)
     plan = plan_scan(where, sharp, F64)
     flat = plan.operator(torch.ones(where.shape, dtype=F64))
     middle = tuple(slice(n // 2 - 4, n // 2 + 4) for n in flat.shape)
@@ -120,7 +120,7 @@ def test_without_a_tilt_the_grids_share_their_fourier_origin(where, slice_axis):
 def test_coarse_objects_can_be_scanned(spacing_mm, voxel_mm, shape):
     """A scan of an odd number of voxels reaches no further than an even, coarse object."""
     where = grid(shape, (spacing_mm,) * 3, (2, 3, -1))
-    plan = plan_scan(where, Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=gaussian_psf(voxel_mm)), F64)
+    plan = plan_scan(where, Acquisition(0.064, voxel_mm, PulseSequence("T1w"), psf=gaussian_psf(voxel_mm)), F64)
     at = to_voxel(where, to_world(plan.scan_grid, np.array([[0, 0, 0], np.array(plan.scan_grid.shape) - 1])))
     tolerance = 0.5 * np.array(plan.scan_grid.spacing_mm) / spacing_mm + 1e-6
     assert (at.min(0) > -0.5 - tolerance).all()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import Bounds, minimize
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
 from mrcore.phantom import digital_head, head_grid
@@ -22,7 +22,7 @@ from ulfsim.published import (
 from ulfsim.source.source import source_of, truth_of
 
 VOXEL = (5.0, 5.0, 8.0)
-ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))
+ACQUISITION = Acquisition(0.064, VOXEL, PulseSequence("T1w"), psf=gaussian_psf(VOXEL))
 TARGET = {"CSF": 14.0, "GM": 40.1, "WM": 50.8}
 # Published SNRs (WM, GM, CSF) of one person at 3 T and of three at 64 mT.
 SOURCE_SNR = {"WM": 366.6, "GM": 303.8, "CSF": 142.0}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import DELTA_PSF, Acquisition, AxisPsf, Sequence, from_json, gaussian_psf
+from mrcore.data.acquisition import DELTA_PSF, Acquisition, AxisPsf, PulseSequence, from_json, gaussian_psf
 from mrcore.data.grid import Grid, cropped, to_voxel, to_world, with_spacing
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError, GridMismatchError
@@ -23,7 +23,7 @@ from ulfsim.simulation import border_dip, calibrated_simulation, simulate
 from ulfsim.source.source import source_of, truth_of
 
 VOXEL = (4.5, 4.0, 8.5)
-ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), noise_sd=0.02, psf=gaussian_psf(VOXEL))
+ACQUISITION = Acquisition(0.064, VOXEL, PulseSequence("T1w"), noise_sd=0.02, psf=gaussian_psf(VOXEL))
 CLEAN = dataclasses.replace(ACQUISITION, noise_sd=0.0)
 GAINS = {"CSF": 0.9, "GM": 0.8, "WM": 0.7}
 ONES = dict.fromkeys(TISSUES, 1.0)
@@ -68,7 +68,7 @@ def _blob(grid, at_mm, width_mm=9.0):
 
 
 def test_unit_gains_delta_psf_and_no_noise_are_the_identity(source, head):
-    acquisition = Acquisition(0.064, head.grid.spacing_mm, Sequence("T1w"), psf=DELTA_PSF)
+    acquisition = Acquisition(0.064, head.grid.spacing_mm, PulseSequence("T1w"), psf=DELTA_PSF)
     done = simulate(source, acquisition, ONES, seed=0)
     assert torch.allclose(done.truth.data, head.image.data, atol=1e-6)
     assert done.scan.grid.matches(head.grid)
@@ -206,7 +206,7 @@ def test_world_position_is_kept(n, voxel_mm, tilt_deg):
     at = to_world(grid, np.array([18.3, 20.9, 21.4]))
     blob = _blob(grid, at)
     tissues = TissueMap(torch.ones((1, *grid.shape), dtype=torch.float64), ("WM",), grid)
-    acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=gaussian_psf(voxel_mm))
+    acquisition = Acquisition(0.064, voxel_mm, PulseSequence("T1w"), psf=gaussian_psf(voxel_mm))
     done = simulate(source_of(blob, tissues), acquisition, {"WM": 1.0}, seed=0)
     assert np.abs(_centroid_mm(done.scan) - at).max() < 0.02
     peak = np.unravel_index(int(done.scan.data.argmax()), done.scan.grid.shape)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.forward import predict
 from mrcore.phantom import digital_head, head_grid
 from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts
@@ -17,7 +17,7 @@ from ulfsim.simulation import k_space, redrawn, simulate
 from ulfsim.source.source import source_of
 
 VOXEL = (4.5, 4.0, 8.5)
-ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), noise_sd=0.02, psf=gaussian_psf(VOXEL))
+ACQUISITION = Acquisition(0.064, VOXEL, PulseSequence("T1w"), noise_sd=0.02, psf=gaussian_psf(VOXEL))
 CLEAN = dataclasses.replace(ACQUISITION, noise_sd=0.0)
 GAINS = {"CSF": 0.9, "GM": 0.8, "WM": 0.7}
 

@@ -14,14 +14,14 @@ from mrcore.errors import BadInputError
 from mrcore.operators.fourier import FourierOp
 from mrcore.operators.linop import LinearOp
 from mrcore.operators.pointwise import ComplexOp, DiagonalOp
-from ulfsim.artefacts.encoding import Encoding, along_axis
+from ulfsim.artefacts.encoding import AxisRoles, along_axis
 from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias, disturbed_object
 from ulfsim.artefacts.interference import Spike, Spikes, Zipper, interference_image
 from ulfsim.artefacts.kspace import (
     IntensityDrift,
     NyquistGhost,
-    Pose,
     ShotMotion,
+    ShotPose,
     Wrap,
     drift_weight,
     ghost_weight,
@@ -50,7 +50,7 @@ class Artefacts:
     wrap: Wrap | None = None
     zipper: Zipper | None = None
     spikes: Spikes | None = None
-    encoding: Encoding = field(default=Encoding())
+    encoding: AxisRoles = field(default=AxisRoles())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def disturbed_operator(plan: ScanPlan, artefacts: Artefacts) -> LinearOp:
     weight = _line_weight(artefacts, shape)
     motion = artefacts.motion if artefacts.motion is not None and artefacts.motion.moves else None
     if weight is None and motion is None:
-        operator = ComplexOp(shape, dtype, device) @ scan_operator(plan, lattice, Pose())
+        operator = ComplexOp(shape, dtype, device) @ scan_operator(plan, lattice, ShotPose())
     else:
         operator = k_space_of(plan, lattice, encoding, motion)
         if weight is not None:
@@ -139,11 +139,11 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "bias": lambda block: ReceiveBias(**block),
     "b0": lambda block: B0Distortion(**block),
     "concomitant": lambda block: ConcomitantWarp(**block),
-    "motion": lambda block: ShotMotion(tuple(Pose(**p) for p in block["poses"]), block["interleaved"]),
+    "motion": lambda block: ShotMotion(tuple(ShotPose(**p) for p in block["poses"]), block["interleaved"]),
     "ghost": lambda block: NyquistGhost(**block),
     "drift": lambda block: IntensityDrift(**block),
     "wrap": lambda block: Wrap(**block),
     "zipper": lambda block: Zipper(**block),
     "spikes": lambda block: Spikes(tuple(Spike(**s) for s in block["samples"])),
-    "encoding": lambda block: Encoding(**block),
+    "encoding": lambda block: AxisRoles(**block),
 }

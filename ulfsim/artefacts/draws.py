@@ -12,10 +12,10 @@ from mrcore.data.grid import Grid, Triple
 from mrcore.errors import BadInputError
 from mrcore.random import seeded
 from ulfsim.artefacts.artefacts import Artefacts
-from ulfsim.artefacts.encoding import Encoding
+from ulfsim.artefacts.encoding import AxisRoles
 from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias, peak_to_peak_ppm
 from ulfsim.artefacts.interference import Spike, Spikes, Zipper
-from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap, lines_of_shot
+from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, ShotMotion, ShotPose, Wrap, lines_of_shot
 
 _WIDEST_HZ = 100.0  # of interference from one echo to the next; assumed
 
@@ -144,7 +144,7 @@ def draw_artefacts(ranges: ArtefactRange, scan_grid: Grid, seed: int, key: str) 
 
     g = stream("encoding")
     readout = _integer(0, 1, g)
-    encoding = Encoding(readout, 1 - readout, _uniform(*ranges.bandwidth_hz, g))
+    encoding = AxisRoles(readout, 1 - readout, _uniform(*ranges.bandwidth_hz, g))
     bandwidth_hz = encoding.bandwidth_hz * scan_grid.shape[readout]
     return Artefacts(
         bias=_bias(ranges, stream("bias")),
@@ -183,10 +183,10 @@ def _motion(ranges: ArtefactRange, n_lines: int, g: torch.Generator) -> ShotMoti
     for _ in range(_integer(*ranges.n_shots, g)):
         shift_mm = tuple(sd_mm * v for v in _normal(3, g))
         turn_deg = tuple(sd_mm * ranges.motion_deg_per_mm * v for v in _normal(3, g))
-        poses.append(Pose(cast("Triple", shift_mm), cast("Triple", turn_deg)))
+        poses.append(ShotPose(cast("Triple", shift_mm), cast("Triple", turn_deg)))
     drawn = ShotMotion(tuple(poses), interleaved)
     centre = [bool(lines_of_shot(drawn, s, n_lines)[n_lines // 2]) for s in range(len(poses))].index(True)
-    poses[centre] = Pose()
+    poses[centre] = ShotPose()
     return ShotMotion(tuple(poses), interleaved)
 
 

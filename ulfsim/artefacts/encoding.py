@@ -14,7 +14,7 @@ from mrcore.errors import BadInputError
 
 
 @dataclass(frozen=True)
-class Encoding:
+class AxisRoles:
     """Axes of the scan's voxel grid (0, 1, 2) and the readout's bandwidth in Hz per scan voxel.
 
     The third axis is that of the slices or partitions. A frequency that is `bandwidth_hz` too high appears one scan

@@ -19,7 +19,7 @@ from mrcore.operators.linop import LinearOp
 from mrcore.operators.pointwise import DiagonalOp
 from mrcore.operators.warp import WarpAxisOp
 from mrcore.spatial.resampling import ResampleOp
-from ulfsim.artefacts.encoding import Encoding, field_of_view_centre
+from ulfsim.artefacts.encoding import AxisRoles, field_of_view_centre
 from ulfsim.plan import ScanPlan
 
 GAMMA_HZ_PER_T = 42.577478518e6
@@ -106,7 +106,7 @@ def peak_to_peak_ppm(b0: B0Distortion) -> float:
 
 
 def b0_shift_mm(
-    b0: B0Distortion, encoding: Encoding, position_mm: tuple[Tensor, Tensor, Tensor], field_t: float, voxel_mm: float
+    b0: B0Distortion, encoding: AxisRoles, position_mm: tuple[Tensor, Tensor, Tensor], field_t: float, voxel_mm: float
 ) -> Tensor:
     """Return the displacement along the readout: delta_f / bandwidth per voxel x voxel size, delta_f = ppm x f0.
 
@@ -116,7 +116,7 @@ def b0_shift_mm(
     return off_resonance_ppm(b0, position_mm) * (hz_per_ppm / encoding.bandwidth_hz * voxel_mm)
 
 
-def readout_gradient_t_per_m(encoding: Encoding, voxel_mm: float) -> float:
+def readout_gradient_t_per_m(encoding: AxisRoles, voxel_mm: float) -> float:
     """Return the gradient under which neighbouring voxels differ by the bandwidth per voxel."""
     return encoding.bandwidth_hz / (GAMMA_HZ_PER_T * voxel_mm * 1e-3)
 
@@ -144,7 +144,7 @@ def concomitant_field_t(
 
 def disturbed_object(
     plan: ScanPlan,
-    encoding: Encoding,
+    encoding: AxisRoles,
     bias: ReceiveBias | None,
     b0: B0Distortion | None,
     concomitant: ConcomitantWarp | None,
@@ -176,7 +176,7 @@ def disturbed_object(
 
 def _shift_mm(
     plan: ScanPlan,
-    encoding: Encoding,
+    encoding: AxisRoles,
     b0: B0Distortion | None,
     concomitant: ConcomitantWarp | None,
     position_mm: tuple[Tensor, Tensor, Tensor],

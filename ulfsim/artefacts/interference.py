@@ -16,7 +16,7 @@ from mrcore.data.grid import Shape3, Triple
 from mrcore.errors import BadInputError
 from mrcore.operators.fourier import FourierOp
 from mrcore.random import seeded
-from ulfsim.artefacts.encoding import Encoding
+from ulfsim.artefacts.encoding import AxisRoles
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Spikes:
         object.__setattr__(self, "samples", tuple(self.samples))
 
 
-def zipper_k_space(zipper: Zipper, encoding: Encoding, shape: Shape3) -> Tensor:
+def zipper_k_space(zipper: Zipper, encoding: AxisRoles, shape: Shape3) -> Tensor:
     """Return the k-space (X, Y, Z, complex128) of the tones: exp(-2 pi i q f / (n bandwidth)), q the sample of an echo.
 
     Each of the other two axes' lines is an echo with a random phase of its own, as interference is not locked to the
@@ -110,7 +110,7 @@ def spikes_k_space(spikes: Spikes, shape: Shape3) -> Tensor:
 
 
 def interference_image(
-    zipper: Zipper | None, spikes: Spikes | None, encoding: Encoding, shape: Shape3
+    zipper: Zipper | None, spikes: Spikes | None, encoding: AxisRoles, shape: Shape3
 ) -> Tensor | None:
     """Return what both add to the image (X, Y, Z, complex128), in noise sd; None where there is neither."""
     parts = [zipper_k_space(zipper, encoding, shape)] if zipper is not None else []

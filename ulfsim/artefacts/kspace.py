@@ -20,12 +20,12 @@ from mrcore.operators.indexing import CropOp
 from mrcore.operators.linop import LinearOp
 from mrcore.operators.pointwise import ComplexOp, DiagonalOp
 from mrcore.operators.separable import SeparableOp
-from ulfsim.artefacts.encoding import Encoding, along_axis, field_of_view_centre
+from ulfsim.artefacts.encoding import AxisRoles, along_axis, field_of_view_centre
 from ulfsim.plan import ScanPlan
 
 
 @dataclass(frozen=True)
-class Pose:
+class ShotPose:
     """Rigid displacement of the head, in world axes.
 
     It turns about R, then A, then S through the centre of the field of view, and is shifted then.
@@ -59,7 +59,7 @@ class ShotMotion:
         BadInputError: fewer than two poses.
     """
 
-    poses: tuple[Pose, ...]
+    poses: tuple[ShotPose, ...]
     interleaved: bool = True
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class ShotMotion:
     @property
     def moves(self) -> bool:
         """Whether any shot is out of place."""
-        return any(pose != Pose() for pose in self.poses)
+        return any(pose != ShotPose() for pose in self.poses)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def wrap_operator(wrap: Wrap, axis: int, shape: Shape3, dtype: torch.dtype, devi
     return SeparableOp((a, b, c))
 
 
-def pose_matrix(pose: Pose, centre_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+def pose_matrix(pose: ShotPose, centre_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the 4 x 4 matrix that moves the head, world mm to world mm."""
     out = np.eye(4)
     out[:3, :3] = Rotation.from_euler("xyz", pose.rotation_deg, degrees=True).as_matrix()
@@ -178,14 +178,14 @@ def pose_matrix(pose: Pose, centre_mm: NDArray[np.float64]) -> NDArray[np.float6
     return out
 
 
-def scan_operator(plan: ScanPlan, lattice: Grid, pose: Pose) -> LinearOp:
+def scan_operator(plan: ScanPlan, lattice: Grid, pose: ShotPose) -> LinearOp:
     """Return the imaging operator from `lattice` to the scan of an object in `pose`: the scan's grid is moved back.
 
     The lattice is padded with zeros by as much as the scan's corners move, so that nothing wraps. An object at rest is
     not padded.
     """
     dtype, device, psf = plan.operator.dtype, plan.operator.device, plan.acquisition.psf
-    if pose == Pose():
+    if pose == ShotPose():
         if lattice is plan.object_grid:
             return plan.operator
         return imaging_operator(lattice, plan.scan_grid, psf, dtype, device)
@@ -199,7 +199,7 @@ def scan_operator(plan: ScanPlan, lattice: Grid, pose: Pose) -> LinearOp:
     return imaging_operator(padded, moved, psf, dtype, device) @ CropOp(shape, lattice.shape, dtype, device).H
 
 
-def k_space_of(plan: ScanPlan, lattice: Grid, encoding: Encoding, motion: ShotMotion | None) -> LinearOp:
+def k_space_of(plan: ScanPlan, lattice: Grid, encoding: AxisRoles, motion: ShotMotion | None) -> LinearOp:
     """Return the operator from the object on `lattice` to its complex k-space: sum_s M_s F A_s, lines M_s of shot s.
 
     Shots in the same pose are scanned once.
@@ -207,7 +207,7 @@ def k_space_of(plan: ScanPlan, lattice: Grid, encoding: Encoding, motion: ShotMo
     shape, dtype, device = plan.operator.shape_out, plan.operator.dtype, plan.operator.device
     to_k = FourierOp(shape, dtype, device) @ ComplexOp(shape, dtype, device)
     if motion is None:
-        return to_k @ scan_operator(plan, lattice, Pose())
+        return to_k @ scan_operator(plan, lattice, ShotPose())
     parts = []
     for pose in dict.fromkeys(motion.poses):
         shots = [s for s, each in enumerate(motion.poses) if each == pose]

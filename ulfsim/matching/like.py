@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mrcore.data.acquisition import Acquisition, AxisPsf, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence, gaussian_psf
 from mrcore.data.grid import Triple
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
@@ -86,14 +86,14 @@ def mean_like(presets: Many[Preset], tolerance: float = 0.05) -> tuple[Preset, T
         field_t=float(np.mean([scan.field_t for scan in scans])),
         voxel_mm=_mean(scan.voxel_mm for scan in scans),
         noise_fwhm_mm=_mean(scan.noise_fwhm_mm for scan in scans),
-        sequence=first.sequence if alike else Sequence(first.sequence.weighting),
+        sequence=first.sequence if alike else PulseSequence(first.sequence.weighting),
     )
     target = from_snrs([preset.snr for preset in presets], [preset.source for preset in presets])
     source = f"mean of {len(presets)} scans; first: {presets[0].source}"
     return Preset("like", acquisition, target.median, source), target
 
 
-def _sequence(meta: Mapping[str, object], weighting: str) -> tuple[Sequence, float, tuple[str, ...]]:
+def _sequence(meta: Mapping[str, object], weighting: str) -> tuple[PulseSequence, float, tuple[str, ...]]:
     """Return what the sidecar says; a scan is measured, not predicted, so what is missing stays unknown."""
     try:
         found = sequence_from_sidecar(meta, weighting)
@@ -103,9 +103,9 @@ def _sequence(meta: Mapping[str, object], weighting: str) -> tuple[Sequence, flo
     return found.sequence, found.field_t or FIELD_T, found.notes
 
 
-def _known(meta: Mapping[str, object], weighting: str) -> Sequence:
+def _known(meta: Mapping[str, object], weighting: str) -> PulseSequence:
     """Return what an incomplete sidecar states in plain, plausible numbers."""
-    sequence = Sequence(weighting)
+    sequence = PulseSequence(weighting)
     for name, key in _BIDS_KEYS.items():
         value = meta.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.grid import Triple
 from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
@@ -61,7 +61,7 @@ class ContrastCheck:
 
 
 def bloch_preset(
-    sequence: Sequence,
+    sequence: PulseSequence,
     field_t: float,
     voxel_mm: Triple,
     wm_snr: float,
@@ -120,7 +120,7 @@ def wm_snr_at(
 
 
 def bloch_spread(
-    sequence: Sequence,
+    sequence: PulseSequence,
     field_t: float,
     names: tuple[str, ...] = TISSUES,
     table: Mapping[str, Tissue] = TISSUE_TABLE,
@@ -162,7 +162,12 @@ def check_contrast(preset: Preset, table: Mapping[str, Tissue] = TISSUE_TABLE) -
 
 
 def _drawn_signals(
-    sequence: Sequence, field_t: float, name: str, table: Mapping[str, Tissue], n_draws: int, generator: torch.Generator
+    sequence: PulseSequence,
+    field_t: float,
+    name: str,
+    table: Mapping[str, Tissue],
+    n_draws: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """Return signals (1 + n_draws) of one tissue: that of the table's values, then those of the draws."""
     tissue = relaxation(name, field_t, table)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.grid import Triple
 from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
@@ -43,7 +43,7 @@ PSF_SOURCE = "PSF: assumed, truncation and a Gaussian of one voxel FWHM per axis
 
 
 def bloch_snr(
-    sequence: Sequence,
+    sequence: PulseSequence,
     field_t: float,
     wm_snr: float,
     names: tuple[str, ...] = TISSUES,
@@ -73,13 +73,13 @@ def with_wm_snr(preset: Preset, wm_snr: float) -> Preset:
     return replace(preset, snr={name: factor * value for name, value in preset.snr.items()}, source=source)
 
 
-def _acquisition(sequence: Sequence, voxel_mm: Triple) -> Acquisition:
+def _acquisition(sequence: PulseSequence, voxel_mm: Triple) -> Acquisition:
     return Acquisition(FIELD_T, voxel_mm, sequence, psf=gaussian_psf(voxel_mm))
 
 
-_T1W = Sequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3)
-_T2W = Sequence("T2w", tr_s=2.0, te_s=0.1948, echo_train_length=80)
-_FLAIR = Sequence("FLAIR", tr_s=3.5, te_s=0.162, ti_s=1.301, echo_train_length=68)
+_T1W = PulseSequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3)
+_T2W = PulseSequence("T2w", tr_s=2.0, te_s=0.1948, echo_train_length=80)
+_FLAIR = PulseSequence("FLAIR", tr_s=3.5, te_s=0.162, ti_s=1.301, echo_train_length=68)
 _BLOCH = (
     "SNR: WM 50.8 as delivered for T1w (HULFSynth, arXiv:2511.14897; no published value for this weighting was found), "
     "other tissues by their Bloch signal ratios at 64 mT (relaxation: mrcore; the duration of the echo train, "

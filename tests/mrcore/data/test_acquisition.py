@@ -7,13 +7,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from mrcore.data.acquisition import Acquisition, AxisPsf, Sequence, from_json, fse_decay, gaussian_psf, to_json
+from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence, from_json, fse_decay, gaussian_psf, to_json
 from mrcore.errors import BadInputError
 
 FULL = Acquisition(
     field_t=0.064,
     voxel_mm=(1.6, 1.7, 5.123456789012345),
-    sequence=Sequence("FLAIR", tr_s=3.5, te_s=0.1623, ti_s=1.301, flip_deg=89.5, echo_train_length=68),
+    sequence=PulseSequence("FLAIR", tr_s=3.5, te_s=0.1623, ti_s=1.301, flip_deg=89.5, echo_train_length=68),
     noise_sd=math.pi,
     psf=(AxisPsf(1.1, 2.2, False, decay_at_edge=0.7), AxisPsf(0.1 + 0.2, taper=1 / 3), AxisPsf(box_mm=5.0)),
     slice_axis="A",
@@ -34,7 +34,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("acquisition", [FULL, Acquisition(3, (1, 1, 1), Sequence("T1w"))])
+@pytest.mark.parametrize("acquisition", [FULL, Acquisition(3, (1, 1, 1), PulseSequence("T1w"))])
 def test_json_round_trip_is_exact(acquisition):
     back = from_json(json.loads(json.dumps(to_json(acquisition))))
     assert back == acquisition
@@ -47,7 +47,7 @@ def test_every_field_is_kept():
         other = replace(FULL, **{name: value})
         assert other != FULL
         assert from_json(json.loads(json.dumps(to_json(other)))) == other
-    for f in fields(Sequence):
+    for f in fields(PulseSequence):
         sequence = replace(FULL.sequence, **{f.name: "T2w" if f.name == "weighting" else 1})
         assert to_json(replace(FULL, sequence=sequence)) != to_json(FULL)
 
@@ -79,7 +79,7 @@ def test_bids_keys_in_bids_units():
     assert values["MagneticFieldStrength"] == 0.064
     assert (values["RepetitionTime"], values["EchoTime"], values["InversionTime"]) == (3.5, 0.1623, 1.301)
     assert (values["FlipAngle"], values["EchoTrainLength"]) == (89.5, 68)
-    assert "InversionTime" not in to_json(replace(FULL, sequence=Sequence("T2w", tr_s=2.0)))
+    assert "InversionTime" not in to_json(replace(FULL, sequence=PulseSequence("T2w", tr_s=2.0)))
 
 
 def test_numbers_of_arrays_become_plain():
@@ -128,10 +128,10 @@ def test_refuses(change, message):
         (lambda: AxisPsf(taper=0.5, truncate=False), "truncated band; set truncate=True"),
         (lambda: AxisPsf(decay_at_edge=-0.1), "decay_at_edge"),
         (lambda: AxisPsf(decay_at_edge=math.inf), "decay_at_edge"),
-        (lambda: Sequence("T1w", tr_s=2000), "tr_s is in seconds .* got 2000; were milliseconds meant"),
-        (lambda: Sequence("T1w", te_s=-0.1), "te_s is in seconds"),
-        (lambda: Sequence("T1w", flip_deg=400), "flip_deg is in degrees"),
-        (lambda: Sequence("T1w", echo_train_length=0), "at least 1"),
+        (lambda: PulseSequence("T1w", tr_s=2000), "tr_s is in seconds .* got 2000; were milliseconds meant"),
+        (lambda: PulseSequence("T1w", te_s=-0.1), "te_s is in seconds"),
+        (lambda: PulseSequence("T1w", flip_deg=400), "flip_deg is in degrees"),
+        (lambda: PulseSequence("T1w", echo_train_length=0), "at least 1"),
     ],
 )
 def test_parts_refuse(build, message):

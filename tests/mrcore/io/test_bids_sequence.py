@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mrcore.data.acquisition import Acquisition, Sequence, to_json
+from mrcore.data.acquisition import Acquisition, PulseSequence, to_json
 from mrcore.errors import BadInputError
 from mrcore.io.bids_sequence import field_from_sidecar, is_hyperfine, sequence_from_sidecar
 from mrcore.signals.steady_state import tissue_signals
@@ -31,13 +31,13 @@ MPRAGE = {
 
 def test_a_clean_sidecar_is_read_as_it_is():
     found = sequence_from_sidecar(SWOOP_T2W)
-    assert found.sequence == Sequence("T2w", tr_s=2.0, te_s=0.1948, echo_train_length=80)
+    assert found.sequence == PulseSequence("T2w", tr_s=2.0, te_s=0.1948, echo_train_length=80)
     assert found.field_t == 0.064
     assert found.notes == ()
 
 
 def test_sidecars_of_mrkit_come_back_exactly():
-    acquisition = Acquisition(0.064, (1.6, 1.6, 5.0), Sequence("FLAIR", 3.5, 0.162, 1.301, 90.0, 68, 0.0048))
+    acquisition = Acquisition(0.064, (1.6, 1.6, 5.0), PulseSequence("FLAIR", 3.5, 0.162, 1.301, 90.0, 68, 0.0048))
     found = sequence_from_sidecar(json.loads(json.dumps(to_json(acquisition))), "T1w")
     assert found == (acquisition.sequence, 0.064, ())
 
@@ -198,7 +198,9 @@ def test_a_spin_echo_of_a_small_angle_stays_a_spin_echo():
     assert (gradient.flip_deg, gradient.echo_train_length) == (70, None)
 
 
-@pytest.mark.parametrize("base", [SWOOP_T2W, MPRAGE, to_json(Acquisition(3.0, (1, 1, 1), Sequence("T1w", 1.0, 0.01)))])
+@pytest.mark.parametrize(
+    "base", [SWOOP_T2W, MPRAGE, to_json(Acquisition(3.0, (1, 1, 1), PulseSequence("T1w", 1.0, 0.01)))]
+)
 def test_nothing_in_a_sidecar_ends_in_another_error(base):
     odd = [None, True, 0, -1, 1e-9, 5, 10**400, 1e308, float("inf"), "", "x", "3", "nan", [], [1, 2], [None], [[1]], {}]
     for key in {*SWOOP_T2W, *MPRAGE, "NumberShots", "RepetitionTimeExcitation", "RepetitionTimePreparation"}:

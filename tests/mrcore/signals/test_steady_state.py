@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mrcore.data.acquisition import Sequence
+from mrcore.data.acquisition import PulseSequence
 from mrcore.errors import BadInputError
 from mrcore.signals.steady_state import (
     Train,
@@ -19,7 +19,7 @@ from mrcore.signals.steady_state import (
 )
 from mrcore.signals.tissue import TISSUE_TABLE, known_at, relaxation
 
-FLAIR = Sequence("FLAIR", tr_s=3.5, te_s=0.162, ti_s=1.301)
+FLAIR = PulseSequence("FLAIR", tr_s=3.5, te_s=0.162, ti_s=1.301)
 
 
 def test_spoiled_gradient_echo_by_hand():
@@ -61,7 +61,7 @@ def test_flair_leaves_less_than_4_percent_of_csf(t1_s):
 
 
 def test_a_change_of_field_changes_contrast():
-    sequence = Sequence("T1w", tr_s=0.5, te_s=0.01)
+    sequence = PulseSequence("T1w", tr_s=0.5, te_s=0.01)
     ratios = []
     for field_t in (0.064, 0.55, 3.0):
         white, grey = tissue_signals(sequence, field_t, ("WM", "GM"))
@@ -76,11 +76,13 @@ def test_each_parameter_changes_the_signal(changed, value):
     base = {"tr_s": 1.0, "te_s": 0.02, "flip_deg": 20.0}
     base |= {"ti_s": 0.4} if changed == "ti_s" else {}
     white = relaxation("WM", 1.5)
-    before = signal_of(Sequence("T1w", **base), white)
-    assert abs(signal_of(Sequence("T1w", **{**base, changed: value}), white) - before) > 1e-4
+    before = signal_of(PulseSequence("T1w", **base), white)
+    assert abs(signal_of(PulseSequence("T1w", **{**base, changed: value}), white) - before) > 1e-4
 
 
-MPRAGE = Sequence("T1w", tr_s=2.3, te_s=0.003, ti_s=0.9, flip_deg=9.0, echo_train_length=176, echo_spacing_s=0.0071)
+MPRAGE = PulseSequence(
+    "T1w", tr_s=2.3, te_s=0.003, ti_s=0.9, flip_deg=9.0, echo_train_length=176, echo_spacing_s=0.0071
+)
 
 
 def _brute_force_mprage(t1_s, sequence, n_cycles=60):
@@ -128,7 +130,7 @@ def test_the_train_of_mprage_matters_and_must_fit():
 
 
 def test_an_echo_train_takes_time_from_recovery():
-    fse = Sequence("T2w", tr_s=2.0, te_s=0.1, echo_train_length=80, echo_spacing_s=0.005)
+    fse = PulseSequence("T2w", tr_s=2.0, te_s=0.1, echo_train_length=80, echo_spacing_s=0.005)
     assert float(sequence_signal(fse, 1.0, 1.0, 0.1)) == pytest.approx((1 - math.exp(-1.6)) / math.e)
     flair = replace(fse, ti_s=0.6)
     expected = abs(1 - 2 * math.exp(-0.6) + math.exp(-1.6))
@@ -140,16 +142,16 @@ def test_an_echo_train_takes_time_from_recovery():
 def test_order_of_grey_and_white_matter():
     grey, white, fluid = tissue_signals(MPRAGE, 3.0, ("GM", "WM", "CSF"))
     assert white > grey > fluid
-    ir_fse = Sequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3)
+    ir_fse = PulseSequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3)
     grey, white = tissue_signals(ir_fse, 0.064, ("GM", "WM"))
     assert white > grey
-    grey, white, fluid = tissue_signals(Sequence("T2w", tr_s=2.0, te_s=0.1948), 0.064, ("GM", "WM", "CSF"))
+    grey, white, fluid = tissue_signals(PulseSequence("T2w", tr_s=2.0, te_s=0.1948), 0.064, ("GM", "WM", "CSF"))
     assert fluid > grey > white
 
 
 def test_a_table_of_the_user_is_used():
     table = {**TISSUE_TABLE, "WM": known_at(0.064, 0.6, 0.08, 0.7, "own")}
-    sequence = Sequence("T1w", tr_s=0.5, te_s=0.01)
+    sequence = PulseSequence("T1w", tr_s=0.5, te_s=0.01)
     own, default = (tissue_signals(sequence, 0.064, ("WM",), t)[0] for t in (table, TISSUE_TABLE))
     assert own == pytest.approx(0.7 * (1 - math.exp(-0.5 / 0.6)) * math.exp(-0.01 / 0.08))
     assert own < 0.9 * default
@@ -163,7 +165,12 @@ def test_maps_keep_shape_and_dtype():
 
 
 @pytest.mark.parametrize(
-    "sequence", [Sequence("T1w", tr_s=1.0), Sequence("T1w", te_s=0.01), Sequence("T1w", tr_s=1.0, te_s=0.01, ti_s=1.5)]
+    "sequence",
+    [
+        PulseSequence("T1w", tr_s=1.0),
+        PulseSequence("T1w", te_s=0.01),
+        PulseSequence("T1w", tr_s=1.0, te_s=0.01, ti_s=1.5),
+    ],
 )
 def test_incomplete_or_impossible_sequences_are_refused(sequence):
     with pytest.raises(BadInputError):

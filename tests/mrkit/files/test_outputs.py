@@ -12,14 +12,14 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.io.volumes import load_volume
-from mrkit.files.outputs import Target, check_targets, in_space_of, write_image, write_page, write_tissues
+from mrkit.files.outputs import OutputNames, check_outputs, in_space_of, write_image, write_page, write_tissues
 from mrkit.files.provenance import Provenance
 
 GRID = Grid((6, 5, 4), np.diag([-1.5, 2.0, 3.0, 1.0]))
 
 
 def test_names_follow_the_input(tmp_path):
-    target = Target(tmp_path, "sub-01_T1w")
+    target = OutputNames(tmp_path, "sub-01_T1w")
     assert target.image("ulf").name == "sub-01_T1w_ulf.nii.gz"
     assert target.report("sr").name == "sub-01_T1w_sr_report.html"
     assert [path.name for path in target.tissues("")][:2] == [
@@ -31,18 +31,18 @@ def test_names_follow_the_input(tmp_path):
 
 def test_sidecars_of_the_results_are_checked_too(tmp_path):
     image = tmp_path / "a.nii.gz"
-    check_targets([image], [], [], force=False)
+    check_outputs([image], [], [], force=False)
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(BadInputError, match=r"a\.json exists already"):
-        check_targets([image], [], [], force=False)
-    check_targets([image], [], [], force=True)
+        check_outputs([image], [], [], force=False)
+    check_outputs([image], [], [], force=True)
 
 
 def test_input_is_never_written_over_even_with_force(tmp_path):
     image = tmp_path / "a.nii.gz"
     image.write_bytes(b"x")
     with pytest.raises(BadInputError, match="is an input and would be written over"):
-        check_targets([tmp_path / "sub" / ".." / "a.nii.gz"], [], [image], force=True)
+        check_outputs([tmp_path / "sub" / ".." / "a.nii.gz"], [], [image], force=True)
 
 
 def test_provenance_names_files_by_content_not_by_folder(tmp_path):
@@ -65,7 +65,7 @@ def test_results_stay_in_the_world_space_of_their_source(tmp_path):
     write_image(in_space_of(source, Volume(data, GRID)), tmp_path / "a.nii.gz", {}, force=False)
     prob = torch.zeros((3, *GRID.shape))
     prob[0, 1], prob[1, 2], prob[2, 3] = 1, 1, 1
-    target = Target(tmp_path, "b")
+    target = OutputNames(tmp_path, "b")
     written = write_tissues(TissueMap(prob, TISSUES, GRID), target, "sr", {}, source, force=False)
     assert written == target.tissues("sr")
     for path in (tmp_path / "a.nii.gz", *written):

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from mrkit.superresolution.stacks import prepare_stacks
 from operators import grid
 
 from inr.scans.alignment import Pose, apart, posed
-from mrcore.data.acquisition import Sequence, gaussian_psf
+from mrcore.data.acquisition import PulseSequence, gaussian_psf
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator, predict
@@ -16,11 +17,10 @@ from mrcore.noise import add_noise
 from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from mrkit.superresolution.lattice import on_lattice
-from mrkit.superresolution.stacks import prepare_stacks
 
 SPACING = (6.0, 6.0, 12.0)
 MOVED = (Pose((2.0, -3.0, 4.0), (-5.0, 3.0, 6.0)), Pose((-3.0, 1.0, 2.0), (4.0, -6.0, 2.0)))
-T2W = Sequence("T2w", tr_s=4.0, te_s=0.1)
+T2W = PulseSequence("T2w", tr_s=4.0, te_s=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import Sequence
+from mrcore.data.acquisition import PulseSequence
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError, GridMismatchError
@@ -68,7 +68,7 @@ def test_borders_have_no_dips_where_gains_by_probability_make_them():
 
 def test_zero_stays_zero_and_the_target_is_kept_by_the_bloch_levels():
     image, tissues = borders()
-    predicted = bloch_spread(Sequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3), 3.0)
+    predicted = bloch_spread(PulseSequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3), 3.0)
     levels = levels_of_bloch(tissue_levels(image, tissues), predicted)
     assert levels["WM"] == pytest.approx(1.0)
     assert levels["GM"] == pytest.approx(predicted.relative[predicted.names.index("GM")])
@@ -81,7 +81,7 @@ def test_contrast_beyond_the_reference_or_the_bloch_equations_is_said():
     mapped = map_contrast(image, tissues, target, "test", reference=reference)
     assert any("GM" in w and "exceeds" in w for w in mapped.warnings)
     assert not map_contrast(image, tissues, reference, "test", reference=reference).warnings
-    predicted = bloch_spread(Sequence("T2w", tr_s=4.0, te_s=0.1), 3.0)
+    predicted = bloch_spread(PulseSequence("T2w", tr_s=4.0, te_s=0.1), 3.0)
     assert any("Bloch" in w for w in map_contrast(image, tissues, target, "test", predicted=predicted).warnings)
 
 

@@ -25,7 +25,7 @@ from mrkit.files.kept import Kept
 from mrkit.report.pictures import sections
 from mrkit.report.report import Report, build_report
 from mrkit.superresolution.contrast import target_variance
-from mrkit.superresolution.fitting import FitPlan, _linear, laid_over, refit, warm_started
+from mrkit.superresolution.fitting import FitPlan, _linear, align_guess, refit, warm_started
 from mrkit.superresolution.prepare import PreparedScan
 from mrkit.superresolution.trust import Trust, kept_members, residual_whiteness, trust
 from mrkit.superresolution.trust_page import trust_figures, whiteness_plot, whiteness_table
@@ -189,7 +189,7 @@ def test_a_start_from_the_same_person_knows_more_than_the_scan(ready, found, mon
     monkeypatch.setattr("mrkit.superresolution.fitting.RIGID", quick)
     _, smooth = found
     plain = replace(ready, start=smooth)
-    guess = laid_over(plain, Volume(50 * truth(), Grid(LATTICE.shape, affine)), notes)
+    guess = align_guess(plain, Volume(50 * truth(), Grid(LATTICE.shape, affine)), notes)
     started = warm_started(plain, guess)
     error, without = (rms((image - truth())[ready.tissues.mask]) for image in (started.start, smooth))
     assert error < 0.8 * without

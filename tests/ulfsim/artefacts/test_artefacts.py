@@ -5,30 +5,30 @@ import pytest
 import torch
 from operators import OPERATORS, grid, numbers
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.errors import BadInputError
 from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, from_json, to_json
-from ulfsim.artefacts.encoding import Encoding
+from ulfsim.artefacts.encoding import AxisRoles
 from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias
 from ulfsim.artefacts.interference import Spike, Spikes, Zipper
-from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, Pose, ShotMotion, Wrap
+from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, ShotMotion, ShotPose, Wrap
 from ulfsim.plan import plan_scan
 
 VOXEL = (5.0, 5.0, 10.0)
 PLAN = plan_scan(
-    grid((16, 20, 18), (4.0, 4.0, 4.0)), Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))
+    grid((16, 20, 18), (4.0, 4.0, 4.0)), Acquisition(0.064, VOXEL, PulseSequence("T1w"), psf=gaussian_psf(VOXEL))
 )
 ALL = Artefacts(
     bias=ReceiveBias(1.7, tuple(range(9))),
     b0=B0Distortion((0.1, 0.2, 1 / 3, -4, 5, 6, 7, 8)),
     concomitant=ConcomitantWarp("S", (1, 2, 3)),
-    motion=ShotMotion((Pose(), Pose((0.1, 0.2, 0.3), (1, 2, 3))), interleaved=False),
+    motion=ShotMotion((ShotPose(), ShotPose((0.1, 0.2, 0.3), (1, 2, 3))), interleaved=False),
     ghost=NyquistGhost(12.5, -0.1),
     drift=IntensityDrift(0.2, over_slices=True, n_passes=2),
     wrap=Wrap(0.7),
     zipper=Zipper((1e3, -2.5e3), 4.0, 1.5, seed=7),
     spikes=Spikes((Spike((0.1, 0.2, -0.3), 1.5, 90.0), Spike((0, 0, 0.5), 1.0))),
-    encoding=Encoding(1, 2, 333.0),
+    encoding=AxisRoles(1, 2, 333.0),
 )
 
 
@@ -46,7 +46,7 @@ def test_names_are_those_present_in_order():
 
 
 @pytest.mark.parametrize(
-    "artefacts", [ALL, NO_ARTEFACTS, Artefacts(encoding=Encoding(2, 0)), Artefacts(wrap=Wrap(0.9))]
+    "artefacts", [ALL, NO_ARTEFACTS, Artefacts(encoding=AxisRoles(2, 0)), Artefacts(wrap=Wrap(0.9))]
 )
 def test_json_gives_back_the_same(artefacts):
     assert from_json(json.loads(json.dumps(to_json(artefacts)))) == artefacts

@@ -11,7 +11,7 @@ from mrcore.errors import BadInputError
 from ulfsim.artefacts.artefacts import Artefacts, from_json, to_json
 from ulfsim.artefacts.draws import MILD, STRONG, ArtefactRange, Chance, draw_artefacts
 from ulfsim.artefacts.fields import peak_to_peak_ppm
-from ulfsim.artefacts.kspace import Pose, lines_of_shot
+from ulfsim.artefacts.kspace import ShotPose, lines_of_shot
 
 SCAN = grid((112, 136, 40), (1.6, 1.6, 5.0))
 PRESENT = [f.name for f in fields(Artefacts) if f.name != "encoding"]
@@ -84,7 +84,7 @@ def test_the_shot_of_the_centre_of_k_space_is_at_rest(shape):
         a = draw_artefacts(always(STRONG), grid(shape, (1.6, 1.6, 5.0)), seed, "rest")
         n = shape[a.encoding.phase_axis]
         for s, pose in enumerate(a.motion.poses):
-            assert (pose == Pose()) == bool(lines_of_shot(a.motion, s, n)[n // 2])
+            assert (pose == ShotPose()) == bool(lines_of_shot(a.motion, s, n)[n // 2])
 
 
 def test_range_of_one_artefact_leaves_the_others():
@@ -95,7 +95,7 @@ def test_range_of_one_artefact_leaves_the_others():
 
 def test_shifts_and_turns_have_their_spread():
     ranges = replace(always(STRONG), motion_mm=Chance(1.0, 2.0, 2.0), n_shots=(8, 8))
-    poses = [p for s in range(60) for p in draw_artefacts(ranges, SCAN, s, "spread").motion.poses if p != Pose()]
+    poses = [p for s in range(60) for p in draw_artefacts(ranges, SCAN, s, "spread").motion.poses if p != ShotPose()]
     shift, turn = (torch.tensor([getattr(p, name) for p in poses]) for name in ("shift_mm", "rotation_deg"))
     assert float(shift.std()) == pytest.approx(2.0, rel=0.1)
     assert float(turn.std()) == pytest.approx(1.6, rel=0.1)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from operators import blob, centroid_mm, grid
 
-from mrcore.data.acquisition import DELTA_PSF, Acquisition, Sequence
+from mrcore.data.acquisition import DELTA_PSF, Acquisition, PulseSequence
 from mrcore.data.grid import Grid, directions
 from mrcore.errors import BadInputError
 from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator
-from ulfsim.artefacts.encoding import Encoding
+from ulfsim.artefacts.encoding import AxisRoles
 from ulfsim.artefacts.fields import (
     B0Distortion,
     ConcomitantWarp,
@@ -24,7 +24,7 @@ from ulfsim.plan import plan_scan
 
 F64 = torch.float64
 GAMMA = 42.577478518e6
-ACQUISITION = Acquisition(0.064, (4.0, 3.0, 6.0), Sequence("T1w"), psf=DELTA_PSF)
+ACQUISITION = Acquisition(0.064, (4.0, 3.0, 6.0), PulseSequence("T1w"), psf=DELTA_PSF)
 OBJECT = grid((44, 48, 46), (3.0, 3.0, 3.0), (5, -8, 3))
 CENTRE = np.array([5.0, -8.0, 3.0])
 
@@ -51,7 +51,7 @@ def moved_by(artefacts: Artefacts, place_mm, acquisition: Acquisition = ACQUISIT
 def test_off_resonance_moves_by_hz_over_hz_per_voxel_toward_rising_index(where, readout):
     # Off-resonance that varies along A only is the same over the way of the readout.
     b0 = B0Distortion((0, 100, 0, 0, 0, 0, 0, 0))
-    way, total = moved_by(Artefacts(b0=b0, encoding=Encoding(readout, 1, 200.0)), (0, 30, 0), where=where)
+    way, total = moved_by(Artefacts(b0=b0, encoding=AxisRoles(readout, 1, 200.0)), (0, 30, 0), where=where)
     shift_mm = 30e-6 * GAMMA * 0.064 / 200.0 * ACQUISITION.voxel_mm[readout]
     axis = directions(plan_scan(where, ACQUISITION, F64).scan_grid)[:, readout]
     assert shift_mm > 1
@@ -62,7 +62,7 @@ def test_off_resonance_moves_by_hz_over_hz_per_voxel_toward_rising_index(where, 
 def test_off_resonance_moves_along_the_readout_of_an_oblique_scan():
     acquisition = replace(ACQUISITION, tilt_deg=(0.0, 0.0, 25.0))
     b0 = B0Distortion((0, 0, 100, 0, 0, 0, 0, 0))
-    way, total = moved_by(Artefacts(b0=b0, encoding=Encoding(0, 1, 200.0)), (0, 0, 30), acquisition)
+    way, total = moved_by(Artefacts(b0=b0, encoding=AxisRoles(0, 1, 200.0)), (0, 0, 30), acquisition)
     axis = directions(plan_scan(OBJECT, acquisition, F64).scan_grid)[:, 0]
     assert abs(axis[1]) > 0.4
     np.testing.assert_allclose(way, 30e-6 * GAMMA * 0.064 / 200.0 * 4.0 * axis, atol=0.02)
@@ -73,7 +73,7 @@ def test_what_is_stretched_gets_darker_by_the_jacobian():
     plan = plan_scan(OBJECT, ACQUISITION, F64)
     slope = 60e-6 * GAMMA * 0.064 / 200.0 * 4.0 / 100  # mm per mm
     scan = disturbed_operator(
-        plan, Artefacts(b0=B0Distortion((60, 0, 0, 0, 0, 0, 0, 0)), encoding=Encoding(0, 1, 200.0))
+        plan, Artefacts(b0=B0Distortion((60, 0, 0, 0, 0, 0, 0, 0)), encoding=AxisRoles(0, 1, 200.0))
     )
     flat = scan(torch.ones(OBJECT.shape, dtype=F64)).real[8:-8]
     torch.testing.assert_close(flat, torch.full_like(flat, 1 / (1 + slope)), rtol=1e-6, atol=0)
@@ -106,12 +106,12 @@ def test_concomitant_field_is_what_the_length_of_the_whole_field_has_beyond_its_
 def concomitant_way(
     place_mm, field_t: float = 0.064, warp: ConcomitantWarp | None = None, bandwidth_hz: float = 2000.0
 ):
-    artefacts = Artefacts(concomitant=warp or ConcomitantWarp(), encoding=Encoding(0, 1, bandwidth_hz))
+    artefacts = Artefacts(concomitant=warp or ConcomitantWarp(), encoding=AxisRoles(0, 1, bandwidth_hz))
     return moved_by(artefacts, place_mm, replace(ACQUISITION, field_t=field_t))[0]
 
 
 def test_concomitant_displacement_is_g_z_squared_over_two_b0():
-    gradient = readout_gradient_t_per_m(Encoding(0, 1, 2000.0), 4.0)
+    gradient = readout_gradient_t_per_m(AxisRoles(0, 1, 2000.0), 4.0)
     assert gradient == pytest.approx(2000 / (GAMMA * 4e-3))
     # The mean of z^2 over a blob has its variance.
     expected_mm = gradient * (0.05**2 + 0.006**2) / (2 * 0.064) * 1e3
@@ -159,9 +159,9 @@ def test_bias_of_the_default_shape_is_brightest_in_the_middle():
         (lambda: B0Distortion((1, 2, 3)), "needs 8 finite numbers"),
         (lambda: B0Distortion((math.nan,) * 8), "finite"),
         (lambda: ConcomitantWarp("z"), "R, A or S"),
-        (lambda: Encoding(1, 1), "two different axes"),
-        (lambda: Encoding(0, 3), "two different axes"),
-        (lambda: Encoding(bandwidth_hz=0), "positive"),
+        (lambda: AxisRoles(1, 1), "two different axes"),
+        (lambda: AxisRoles(0, 3), "two different axes"),
+        (lambda: AxisRoles(bandwidth_hz=0), "positive"),
     ],
 )
 def test_refuses_parameters_out_of_range(build, message):

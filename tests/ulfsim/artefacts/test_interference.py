@@ -7,7 +7,7 @@ from operators import grid
 from mrcore.errors import BadInputError
 from mrcore.operators.fourier import FourierOp
 from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, interference
-from ulfsim.artefacts.encoding import Encoding
+from ulfsim.artefacts.encoding import AxisRoles
 from ulfsim.artefacts.interference import Spike, Spikes, Zipper
 
 SCAN = grid((30, 24, 10), (2.0, 2.0, 5.0))
@@ -25,7 +25,7 @@ def image(artefacts: Artefacts) -> torch.Tensor:
 @pytest.mark.parametrize("voxels", [-9, 0, 7])
 def test_zipper_lies_in_the_column_of_its_frequency_with_its_amplitude(readout, voxels):
     zipper = Zipper((voxels * 250.0,), 3.0)
-    scan = image(Artefacts(zipper=zipper, encoding=Encoding(readout, 1 - readout, 250.0))).movedim(readout, 0)
+    scan = image(Artefacts(zipper=zipper, encoding=AxisRoles(readout, 1 - readout, 250.0))).movedim(readout, 0)
     column = scan.shape[0] // 2 + voxels
     assert float(scan[column].abs().square().mean().sqrt()) == pytest.approx(3.0, rel=1e-9)
     scan[column] = 0
@@ -33,7 +33,7 @@ def test_zipper_lies_in_the_column_of_its_frequency_with_its_amplitude(readout, 
 
 
 def test_zipper_is_as_incoherent_along_the_line_as_noise():
-    line = image(Artefacts(zipper=Zipper((0.0,), 1.0), encoding=Encoding(0, 1)))[15]
+    line = image(Artefacts(zipper=Zipper((0.0,), 1.0), encoding=AxisRoles(0, 1)))[15]
     assert 0.4 < float(line.abs().std()) < 0.6  # Rayleigh of mean square 1: 0.463
     neighbours = (line[1:] * line[:-1].conj()).mean().abs()
     assert float(neighbours) < 0.2
@@ -46,7 +46,7 @@ def test_frequency_that_jitters_widens_the_line_and_keeps_its_energy():
 
 
 def test_two_tones_have_two_lines_and_one_outside_the_band_has_none():
-    scan = image(Artefacts(zipper=Zipper((-2500.0, 1000.0, 9000.0), 1.0), encoding=Encoding(0, 1, 250.0)))
+    scan = image(Artefacts(zipper=Zipper((-2500.0, 1000.0, 9000.0), 1.0), encoding=AxisRoles(0, 1, 250.0)))
     assert (scan.abs().square().mean((1, 2)) > 1e-9).nonzero()[:, 0].tolist() == [5, 19]
 
 

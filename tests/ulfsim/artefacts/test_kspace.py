@@ -6,16 +6,16 @@ import pytest
 import torch
 from operators import blob, centroid_mm, grid, numbers
 
-from mrcore.data.acquisition import DELTA_PSF, Acquisition, Sequence
+from mrcore.data.acquisition import DELTA_PSF, Acquisition, PulseSequence
 from mrcore.errors import BadInputError
 from mrcore.operators.fourier import FourierOp
 from ulfsim.artefacts.artefacts import Artefacts, disturbed_operator
-from ulfsim.artefacts.encoding import Encoding, field_of_view_centre
+from ulfsim.artefacts.encoding import AxisRoles, field_of_view_centre
 from ulfsim.artefacts.kspace import (
     IntensityDrift,
     NyquistGhost,
-    Pose,
     ShotMotion,
+    ShotPose,
     Wrap,
     drift_weight,
     ghost_weight,
@@ -26,7 +26,7 @@ from ulfsim.plan import plan_scan
 
 F64 = torch.float64
 OBJECT = grid((36, 40, 32), (4.0, 4.0, 4.0), (5, -8, 3), flips=(0,))
-PLAN = plan_scan(OBJECT, Acquisition(0.064, (4.0, 4.0, 8.0), Sequence("T1w"), psf=DELTA_PSF), F64)
+PLAN = plan_scan(OBJECT, Acquisition(0.064, (4.0, 4.0, 8.0), PulseSequence("T1w"), psf=DELTA_PSF), F64)
 CENTRE = field_of_view_centre(PLAN.scan_grid)
 
 
@@ -47,7 +47,7 @@ def scanned(artefacts: Artefacts) -> torch.Tensor:
 @pytest.mark.parametrize(("phase_deg", "gain"), [(30.0, 0.0), (0.0, 0.2), (-50.0, 0.3)])
 def test_ghost_lies_half_a_field_of_view_away_with_the_predicted_amplitude(phase_axis, phase_deg, gain):
     ghost = NyquistGhost(phase_deg, gain)
-    scan = scanned(Artefacts(ghost=ghost, encoding=Encoding(1 - phase_axis, phase_axis)))
+    scan = scanned(Artefacts(ghost=ghost, encoding=AxisRoles(1 - phase_axis, phase_axis)))
     half = math.radians(phase_deg) / 2
     kept = complex(math.cos(half), gain / 2 * math.sin(half))
     lost = complex(gain / 2 * math.cos(half), math.sin(half))
@@ -102,12 +102,14 @@ def test_wrap_moves_what_lies_outside_by_the_reduced_field_of_view():
 
 
 def test_no_motion_is_the_scan_itself():
-    still = scanned(Artefacts(motion=ShotMotion((Pose(), Pose(), Pose()))))
+    still = scanned(Artefacts(motion=ShotMotion((ShotPose(), ShotPose(), ShotPose()))))
     assert torch.equal(still.real, CLEAN)
     assert float(still.imag.abs().max()) == 0
 
 
-@pytest.mark.parametrize("pose", [Pose((6.0, -5.0, 3.0)), Pose((2, 3, -4), (8, -6, 10)), Pose((0, 0, 0), (0, 0, 15))])
+@pytest.mark.parametrize(
+    "pose", [ShotPose((6.0, -5.0, 3.0)), ShotPose((2, 3, -4), (8, -6, 10)), ShotPose((0, 0, 0), (0, 0, 15))]
+)
 def test_a_head_that_all_shots_see_moved_lies_where_the_pose_puts_it(pose):
     scan = scanned(Artefacts(motion=ShotMotion((pose, pose))))
     place = np.append(beside(10, -12, 6), 1)
@@ -117,14 +119,14 @@ def test_a_head_that_all_shots_see_moved_lies_where_the_pose_puts_it(pose):
 
 
 def test_poses_turn_about_the_centre_right_handed():
-    turned = pose_matrix(Pose((0, 0, 1), (0, 0, 90)), CENTRE) @ np.append(beside(1, 0, 0), 1)
+    turned = pose_matrix(ShotPose((0, 0, 1), (0, 0, 90)), CENTRE) @ np.append(beside(1, 0, 0), 1)
     np.testing.assert_allclose(turned[:3], beside(0, 1, 1), atol=1e-12)
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
 def test_each_shot_gives_its_lines(interleaved):
-    moved = Pose((5.0, 0.0, 0.0))
-    motion = ShotMotion((Pose(), moved, Pose()), interleaved)
+    moved = ShotPose((5.0, 0.0, 0.0))
+    motion = ShotMotion((ShotPose(), moved, ShotPose()), interleaved)
     to_k = FourierOp(tuple(CLEAN.shape), torch.complex128)
     found = to_k(scanned(Artefacts(motion=motion)))
     there = to_k(scanned(Artefacts(motion=ShotMotion((moved, moved)))))
@@ -140,7 +142,7 @@ def test_each_shot_gives_its_lines(interleaved):
 
 def test_motion_that_reaches_over_the_edge_of_the_lattice_does_not_wrap():
     x = blob(OBJECT, beside(0, 60, 0), 4.0)
-    gone = disturbed_operator(PLAN, Artefacts(motion=ShotMotion((Pose((0, 45, 0)),) * 2)))(x)
+    gone = disturbed_operator(PLAN, Artefacts(motion=ShotMotion((ShotPose((0, 45, 0)),) * 2)))(x)
     assert float(gone.abs().max()) < 1e-3 * float(PLAN.operator(x).max())
 
 
@@ -159,10 +161,10 @@ def test_one_after_another_they_agree_with_their_product():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Pose((0, 0, 300)), "within 200"),
-        (lambda: Pose((0, 0)), "three numbers"),
-        (lambda: Pose(rotation_deg=(math.nan, 0, 0)), "within 180"),
-        (lambda: ShotMotion((Pose(),)), "at least two"),
+        (lambda: ShotPose((0, 0, 300)), "within 200"),
+        (lambda: ShotPose((0, 0)), "three numbers"),
+        (lambda: ShotPose(rotation_deg=(math.nan, 0, 0)), "within 180"),
+        (lambda: ShotMotion((ShotPose(),)), "at least two"),
         (lambda: NyquistGhost(200), "within 180"),
         (lambda: NyquistGhost(0, -2), "within 1"),
         (lambda: IntensityDrift(2), "between -1 and 1"),
@@ -177,7 +179,7 @@ def test_refuses_parameters_out_of_range(build, message):
 
 def test_numbers_of_another_precision_follow_the_plan():
     plan = plan_scan(OBJECT, PLAN.acquisition, torch.float32)
-    artefacts = Artefacts(motion=ShotMotion((Pose(), Pose((1, 2, 3)))), ghost=NyquistGhost(10), wrap=Wrap(0.8))
+    artefacts = Artefacts(motion=ShotMotion((ShotPose(), ShotPose((1, 2, 3)))), ghost=NyquistGhost(10), wrap=Wrap(0.8))
     single = disturbed_operator(plan, artefacts)(numbers(*OBJECT.shape).float())
     double = disturbed_operator(PLAN, artefacts)(numbers(*OBJECT.shape))
     assert single.dtype == torch.complex64

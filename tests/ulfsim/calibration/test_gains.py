@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import DELTA_PSF, Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import DELTA_PSF, Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.phantom import digital_head, head_grid
@@ -17,7 +17,7 @@ from ulfsim.simulation import simulate
 from ulfsim.source.source import source_of
 
 VOXEL = (5.0, 5.0, 8.0)
-ACQUISITION = Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))
+ACQUISITION = Acquisition(0.064, VOXEL, PulseSequence("T1w"), psf=gaussian_psf(VOXEL))
 TARGET = {"CSF": 14.0, "GM": 40.1, "WM": 50.8}
 
 
@@ -65,7 +65,7 @@ def test_closed_loop_snr_and_cnr_to_5_percent(source, head, plan, calibration):
 
 def test_calibration_goes_through_the_operator(source, head, calibration):
     """On a scan as sharp as the source the gains differ: partial volume is part of the response."""
-    sharp = Acquisition(0.064, head.grid.spacing_mm, Sequence("T1w"), psf=DELTA_PSF)
+    sharp = Acquisition(0.064, head.grid.spacing_mm, PulseSequence("T1w"), psf=DELTA_PSF)
     other = calibrate(source, plan_scan(head.grid, sharp), TARGET)
     assert abs(other.gains["CSF"] / other.gains["WM"] - calibration.gains["CSF"] / calibration.gains["WM"]) > 0.005
     # Pure cores, delta PSF: gain x mean = SNR x noise.

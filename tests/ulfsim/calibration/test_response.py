@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import DELTA_PSF, Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import DELTA_PSF, Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.phantom import digital_head, head_grid
@@ -15,7 +15,7 @@ from ulfsim.source.source import source_of, truth_of
 from ulfsim.source.window import seen_window, through_window
 
 VOXEL = (4.7, 4.2, 8.3)
-STRAIGHT = Acquisition(0.064, VOXEL, Sequence("T1w"), psf=gaussian_psf(VOXEL))
+STRAIGHT = Acquisition(0.064, VOXEL, PulseSequence("T1w"), psf=gaussian_psf(VOXEL))
 SAGITTAL = dataclasses.replace(STRAIGHT, slice_axis="R")
 TILTED = dataclasses.replace(STRAIGHT, tilt_deg=(8.0, 0.0, 5.0))
 
@@ -92,5 +92,5 @@ def test_pure_voxels_of_a_sharp_scan_respond_to_their_tissue_alone():
     prob[0, 3:10, 3:17, 3:17], prob[1, 10:17, 3:17, 3:17] = 1.0, 1.0
     data[3:10, 3:17, 3:17], data[10:17, 3:17, 3:17] = 50.0, 80.0
     source = source_of(Volume(data, grid), TissueMap(prob, ("GM", "WM"), grid))
-    plan = plan_scan(grid, Acquisition(0.064, (2.0, 2.0, 2.0), Sequence("T1w"), psf=DELTA_PSF))
+    plan = plan_scan(grid, Acquisition(0.064, (2.0, 2.0, 2.0), PulseSequence("T1w"), psf=DELTA_PSF))
     assert response(source, plan)[0] == pytest.approx(np.diag([50.0, 80.0]), abs=0.2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, Volume
 from mrcore.errors import BadInputError
@@ -28,7 +28,7 @@ def test_a_real_scan_becomes_a_preset():
     assert acquisition.voxel_mm == pytest.approx((1.7, 1.6, 5.0))  # A, S, then the slice axis R
     assert [axis.gaussian_fwhm_mm for axis in acquisition.psf] == pytest.approx([1.7, 1.6, 5.0])
     assert acquisition.field_t == 0.0645
-    assert acquisition.sequence == Sequence("T1w", tr_s=1.1, te_s=0.0061, ti_s=0.45)
+    assert acquisition.sequence == PulseSequence("T1w", tr_s=1.1, te_s=0.0061, ti_s=0.45)
     assert "ulf.nii.gz" in preset.source
 
 
@@ -43,13 +43,13 @@ def test_a_scan_without_a_sidecar_keeps_its_weighting():
     stats = ContrastStats(TISSUES, (20.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), 2.0, "residual")
     scan = _real_scan()
     preset = preset_like(Volume(scan.data, scan.grid), stats, "FLAIR")
-    assert preset.acquisition.sequence == Sequence("FLAIR")
+    assert preset.acquisition.sequence == PulseSequence("FLAIR")
     assert preset.acquisition.field_t == 0.064
     assert "does not state all of it" in preset.source
 
 
 def _preset(white, voxel_mm=(1.6, 1.6, 5.0), fwhm=1.0, **changes):
-    acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w", tr_s=1.5), psf=gaussian_psf(voxel_mm, fwhm))
+    acquisition = Acquisition(0.064, voxel_mm, PulseSequence("T1w", tr_s=1.5), psf=gaussian_psf(voxel_mm, fwhm))
     acquisition = dataclasses.replace(acquisition, **changes)
     return Preset("like", acquisition, {"CSF": 0.3 * white, "GM": 0.8 * white, "WM": white}, f"scan with WM {white:g}")
 
@@ -78,7 +78,7 @@ def test_scans_of_different_kinds_are_not_averaged():
     with pytest.raises(BadInputError, match="different voxels"):
         mean_like([_preset(40.0), _preset(40.0, (1.8, 1.6, 5.0))])
     with pytest.raises(BadInputError, match="different weightings"):
-        mean_like([_preset(40.0), _preset(40.0, sequence=Sequence("T2w"))])
+        mean_like([_preset(40.0), _preset(40.0, sequence=PulseSequence("T2w"))])
     with pytest.raises(BadInputError, match="different slice axes"):
         mean_like([_preset(40.0), _preset(40.0, slice_axis="R")])
     with pytest.raises(BadInputError, match="at least one"):

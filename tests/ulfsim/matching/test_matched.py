@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrcore.data.acquisition import Acquisition, AxisPsf, Sequence
+from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.noise_estimate import RESIDUAL, residual_noise
@@ -22,7 +22,7 @@ from ulfsim.source.source import source_of
 REAL = Acquisition(
     0.064,
     (3.0, 3.0, 5.0),
-    Sequence("T1w"),
+    PulseSequence("T1w"),
     psf=(AxisPsf(4.0), AxisPsf(1.5), AxisPsf(7.0)),
     noise_fwhm_mm=(4.5, 0.0, 0.0),
 )

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mrcore.data.acquisition import Acquisition, Sequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.noise import add_noise
@@ -25,7 +25,7 @@ def ball():
 
 
 def scanned(source, fwhm_voxels, voxel_mm=VOXEL_MM, sd=0.0):
-    acquisition = Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=gaussian_psf(voxel_mm, fwhm_voxels))
+    acquisition = Acquisition(0.064, voxel_mm, PulseSequence("T1w"), psf=gaussian_psf(voxel_mm, fwhm_voxels))
     plan = plan_scan(source.grid, acquisition)
     return Volume(add_noise(plan.operator(source.data), sd, seeded(0, "edges")), plan.scan_grid)
 
@@ -49,7 +49,7 @@ def test_noise_hardly_moves_it(ball):
 def test_each_axis_has_its_own_blur(ball):
     voxel_mm = (2.0, 2.0, 2.0)
     psf = tuple(gaussian_psf(voxel_mm, f)[0] for f in (1.2, 1.6, 2.4))
-    plan = plan_scan(ball.grid, Acquisition(0.064, voxel_mm, Sequence("T1w"), psf=psf))
+    plan = plan_scan(ball.grid, Acquisition(0.064, voxel_mm, PulseSequence("T1w"), psf=psf))
     found = edge_spread(Volume(plan.operator(ball.data), plan.scan_grid))
     for measured, true in zip(found.fwhm_mm, (2.4, 3.2, 4.8), strict=True):
         assert measured == pytest.approx(math.hypot(true, 0.68 * 1.5), rel=0.10)
@@ -60,7 +60,7 @@ def test_a_blunter_scan_of_a_head_reads_blunter():
     found = []
     for fwhm_voxels in (0.8, 1.4, 2.2):
         acquisition = Acquisition(
-            0.064, (2.5, 2.5, 5.0), Sequence("T1w"), psf=gaussian_psf((2.5, 2.5, 5.0), fwhm_voxels)
+            0.064, (2.5, 2.5, 5.0), PulseSequence("T1w"), psf=gaussian_psf((2.5, 2.5, 5.0), fwhm_voxels)
         )
         plan = plan_scan(head.grid, acquisition)
         scan = Volume(add_noise(plan.operator(head.image.data), 0.02, seeded(0, "head")), plan.scan_grid)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from mrcore.data.acquisition import Sequence
+from mrcore.data.acquisition import PulseSequence
 from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
 from mrcore.signals.steady_state import tissue_signals
@@ -10,8 +10,8 @@ from mrcore.signals.tissue import TISSUE_TABLE, known_at
 from ulfsim.protocols.bloch import COIL_NOISE, SAMPLE_NOISE, bloch_preset, bloch_spread, check_contrast, wm_snr_at
 from ulfsim.protocols.presets import PRESETS
 
-T2W = Sequence("T2w", tr_s=2.0, te_s=0.1948, echo_train_length=80)
-FLAIR = Sequence("FLAIR", tr_s=3.5, te_s=0.162, ti_s=1.301)
+T2W = PulseSequence("T2w", tr_s=2.0, te_s=0.1948, echo_train_length=80)
+FLAIR = PulseSequence("FLAIR", tr_s=3.5, te_s=0.162, ti_s=1.301)
 VOXEL_MM = (1.5, 1.5, 5.0)
 
 
@@ -60,7 +60,7 @@ def test_an_snr_that_is_not_positive_is_refused(wm_snr):
 
 def test_sequences_and_fields_that_are_not_known_are_refused():
     with pytest.raises(BadInputError, match="te_s"):
-        bloch_preset(Sequence("T1w", tr_s=1.0), 0.064, VOXEL_MM, 40.0)
+        bloch_preset(PulseSequence("T1w", tr_s=1.0), 0.064, VOXEL_MM, 40.0)
     with pytest.raises(BadInputError, match="not extrapolated"):
         bloch_preset(T2W, 7.0, VOXEL_MM, 40.0)
     with pytest.raises(BadInputError, match="WM"):

@@ -1,6 +1,6 @@
 import pytest
 
-from mrcore.data.acquisition import Sequence
+from mrcore.data.acquisition import PulseSequence
 from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
 from mrcore.signals.steady_state import tissue_signals
@@ -50,7 +50,7 @@ def test_contrast_orders_of_the_weightings():
 
 
 def test_field_changes_bloch_targets():
-    sequence = Sequence("T2w", tr_s=2.0, te_s=0.1)
+    sequence = PulseSequence("T2w", tr_s=2.0, te_s=0.1)
     assert bloch_snr(sequence, 0.064, 50)["GM"] - bloch_snr(sequence, 3.0, 50)["GM"] > 5
 
 

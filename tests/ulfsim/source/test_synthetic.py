@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mrcore.data.acquisition import Sequence
+from mrcore.data.acquisition import PulseSequence
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.io.volumes import load_volume
@@ -12,8 +12,8 @@ from ulfsim.protocols.presets import PRESETS
 from ulfsim.source.source import source_of, truth_of
 from ulfsim.source.synthetic import APPROXIMATE, needs_synthesis, source_for, synthetic_source
 
-T2W = Sequence("T2w", tr_s=4.0, te_s=0.1)
-FLAIR = Sequence("FLAIR", tr_s=9.0, te_s=0.1, ti_s=2.5)
+T2W = PulseSequence("T2w", tr_s=4.0, te_s=0.1)
+FLAIR = PulseSequence("FLAIR", tr_s=9.0, te_s=0.1, ti_s=2.5)
 
 
 @pytest.fixture(scope="module")
