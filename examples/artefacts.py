@@ -33,7 +33,7 @@ from mrkit.report.pictures import (
     sections,
     signed_picture,
 )
-from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, from_json, interference, to_json
+from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, from_json, interference_of, to_json
 from ulfsim.artefacts.draws import MILD, draw_artefacts
 from ulfsim.artefacts.encoding import AxisRoles
 from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias, peak_to_peak_ppm
@@ -180,7 +180,7 @@ n_lines = scan_grid.shape[1]
 predicted = math.cos(half) * clean + 1j * math.sin(half) * clean.roll(n_lines // 2, 1)
 ghost_error = float((ghosted - predicted).abs().max() / clean.abs().max())
 
-tone = interference(Artefacts(zipper=Zipper((2500.0,), 10.0), encoding=ROWS), scan_grid, clean.dtype, "cpu")
+tone = interference_of(Artefacts(zipper=Zipper((2500.0,), 10.0), encoding=ROWS), scan_grid, clean.dtype, "cpu")
 assert tone is not None
 column = int(tone.abs().square().sum((1, 2)).argmax())
 

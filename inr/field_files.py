@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from inr.fields.base import FieldDesign
@@ -24,7 +23,7 @@ from inr.hulfsynth import HulfSynthField
 from inr.rendering import FittedField
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
-from mrcore.io.atomic import atomic_write
+from mrcore.io.tensors import save_tensors
 from mrcore.random import seeded
 
 FORMAT = "mrkit field 1"
@@ -38,13 +37,14 @@ DESIGNS: Mapping[str, type[FieldDesign]] = MappingProxyType(
 """Settings by the names that files use."""
 
 
-def save_field(fitted: FittedField, path: Path, *, force: bool = False) -> None:
+def save_field(fitted: FittedField, path: str | Path, *, force: bool = False) -> None:
     """Write a fitted field to `path`.
 
     Raises:
         BadInputError: a design that `load_field` does not know, or a file that cannot be written or is there already
             (without `force`).
     """
+    path = Path(path)
     design = fitted.design
     if DESIGNS.get(type(design).__name__) is not type(design) or not is_dataclass(design):
         raise BadInputError(f"fields of {type(design).__name__} cannot be saved; known are {', '.join(DESIGNS)}")
@@ -61,20 +61,16 @@ def save_field(fitted: FittedField, path: Path, *, force: bool = False) -> None:
     }
     tensors = {f"field.{key}": value for key, value in fitted.field.state_dict().items()}
     tensors |= {"first": fitted.first, "foreground": fitted.foreground, "brain": fitted.brain}
-    with atomic_write(path, force=force) as temporary:
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            temporary,
-            metadata={"format": FORMAT, "field": json.dumps(about)},
-        )
+    save_tensors(tensors, path, {"format": FORMAT, "field": json.dumps(about)}, force=force)
 
 
-def load_field(path: Path) -> FittedField:
+def load_field(path: str | Path) -> FittedField:
     """Read what `save_field` wrote; every number is the same. Nothing of the file is executed.
 
     Raises:
         BadInputError: no such file, not a field, of another version, or incomplete.
     """
+    path = Path(path)
     if not path.is_file():
         raise BadInputError(f"no file {path}")
     try:
@@ -98,7 +94,7 @@ def _read(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedFiel
         # What a GPU learned is read on any machine.
         design = replace(design, accelerated=False)
     grid = Grid(tuple(about["shape"]), np.array(about["affine_mm"]))
-    field = design.build(grid, about["n_outputs"], seeded(0, "inr.field_files"))
+    field = design.build(grid, about["n_outputs"], seeded(0, "inr.store"))
     prefix = "field."
     field.load_state_dict({key[len(prefix) :]: v for key, v in tensors.items() if key.startswith(prefix)})
     names = tuple(about["tissues"])

@@ -1,1 +1,5 @@
-"""Magnetic resonance fingerprinting: from a pulse sequence to dictionaries, subspaces and matching."""
+"""Magnetic resonance fingerprinting: from a pulse sequence to dictionaries, subspaces, reconstruction and maps."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

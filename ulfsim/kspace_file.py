@@ -60,7 +60,7 @@ class KSpace:
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
 
-def save_k_space(simulation: Simulation, path: Path, *, force: bool = False) -> None:
+def save_k_space(simulation: Simulation, path: str | Path, *, force: bool = False) -> None:
     """Write the k-space of a simulation as `path` (.npz, compressed) and its sidecar, each whole or not at all.
 
     The arrays are `k_space` (C, X, Y, Z, in the precision of the scan), `encoded_matrix` (3), `field_of_view_mm` (3)
@@ -69,6 +69,7 @@ def save_k_space(simulation: Simulation, path: Path, *, force: bool = False) -> 
     Raises:
         BadInputError: a name that does not end in .npz, or files that exist while `force` is off.
     """
+    path = Path(path)
     _require_npz(path)
     refuse_existing([path, sidecar_path(path)], force=force)
     grid, data = simulation.scan.grid, k_space(simulation)
@@ -93,12 +94,13 @@ def save_k_space(simulation: Simulation, path: Path, *, force: bool = False) -> 
     write_sidecar(path, sidecar, force=force)
 
 
-def load_k_space(path: Path) -> KSpace:
+def load_k_space(path: str | Path) -> KSpace:
     """Read what `save_k_space` wrote.
 
     Raises:
         BadInputError: a file that is not there or not of this kind.
     """
+    path = Path(path)
     _require_npz(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -18,7 +18,7 @@ from mrcore.noise import complex_noise, root_sum_of_squares
 from mrcore.operators.fourier import FourierOp
 from mrcore.operators.linop import LinearOp
 from mrcore.random import seeded
-from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, interference
+from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, interference_of
 from ulfsim.artefacts.artefacts import to_json as artefacts_to_json
 from ulfsim.calibration.gains import Calibration, calibrate
 from ulfsim.calibration.response import response
@@ -173,7 +173,7 @@ def _simulated(
     truth = truth_of(source, gains, outside)
     operator = plan.operator if artefacts == NO_ARTEFACTS else disturbed_operator(plan, artefacts)
     signal = operator(truth.data)
-    added = interference(artefacts, plan.scan_grid, signal.dtype, signal.device)
+    added = interference_of(artefacts, plan.scan_grid, signal.dtype, signal.device)
     if added is not None:
         signal = signal + acquisition.noise_sd * added
     origin = {key: volume.meta[key] for key in ("SourceFile", "SourceSHA256") if key in volume.meta}

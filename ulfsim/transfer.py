@@ -122,12 +122,13 @@ def level_of(image: Tensor) -> float:
     return float(values.square().sum()) / total if total > 0 else 0.0
 
 
-def save_transfer(transfer: TransferFunction, path: Path, *, force: bool = False) -> None:
+def save_transfer(transfer: TransferFunction, path: str | Path, *, force: bool = False) -> None:
     """Write a transfer function as .npz, atomically; the same one gives the same bytes.
 
     Raises:
         BadInputError: another suffix, or a file that exists while `force` is off.
     """
+    path = Path(path)
     if path.suffix != ".npz":
         raise BadInputError(f"a transfer function is saved as .npz, got '{path.name}'")
     facts = {
@@ -147,12 +148,13 @@ def save_transfer(transfer: TransferFunction, path: Path, *, force: bool = False
         )
 
 
-def load_transfer(path: Path) -> TransferFunction:
+def load_transfer(path: str | Path) -> TransferFunction:
     """Read what `save_transfer` wrote, exactly.
 
     Raises:
         BadInputError: no such file, or one that holds something else.
     """
+    path = Path(path)
     if not path.is_file():
         raise BadInputError(f"no file {path}; make a transfer function with `mrkit transfer fit`")
     try:

@@ -56,6 +56,15 @@ class Grid:
         # Through the constructor, so that a copy in another process is read-only as well.
         return Grid, (self.shape, self.affine)
 
+    def __repr__(self) -> str:
+        return f"Grid({self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """Shape, orientation and voxel size for a reader, such as `176 x 224 x 40 RAS of 1.6 x 1.6 x 5 mm`."""
+        shape, size = " x ".join(map(str, self.shape)), " x ".join(f"{s:.4g}" for s in self.spacing_mm)
+        return f"{shape} {self.orientation} of {size} mm"
+
     @property
     def spacing_mm(self) -> Triple:
         """Voxel size along each voxel axis."""

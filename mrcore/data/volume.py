@@ -32,6 +32,9 @@ class Volume:
         _check_data(self.data, self.grid, n_dim=3, what="a volume")
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
+    def __repr__(self) -> str:
+        return f"Volume({self.grid.summary}, {str(self.data.dtype).removeprefix('torch.')} on {self.data.device})"
+
     def __reduce__(self) -> tuple[type[Volume], tuple[Tensor, Grid, dict[str, object]]]:
         # A read-only mapping does not pickle; worker processes need volumes.
         return Volume, (self.data, self.grid, dict(self.meta))
@@ -72,6 +75,9 @@ class TissueMap:
                 f"the lowest is {low:.4g}, the highest sum {high:.4g}"
             )
 
+    def __repr__(self) -> str:
+        return f"TissueMap({', '.join(self.names)}; {self.grid.summary})"
+
     def to(self, device: torch.device | str) -> TissueMap:
         """Return the maps on `device`."""
         return TissueMap(self.prob.to(device), self.names, self.grid)
@@ -96,13 +102,8 @@ def require_same_grid(a: Grid, b: Grid, what: str) -> None:
     """Raise GridMismatchError unless both grids are the same to 1e-3 mm; `what` names the pair."""
     if not a.matches(b):
         raise GridMismatchError(
-            f"{what} are not on the same grid: {a.shape} at {_mm(a)} mm ({a.orientation}) against "
-            f"{b.shape} at {_mm(b)} mm ({b.orientation}); resample one onto the other first"
+            f"{what} are not on the same grid: {a.summary} against {b.summary}; resample one onto the other first"
         )
-
-
-def _mm(grid: Grid) -> str:
-    return " x ".join(f"{s:.4g}" for s in grid.spacing_mm)
 
 
 def _check_data(data: Tensor, grid: Grid, n_dim: int, what: str) -> None:

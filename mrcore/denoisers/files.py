@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from mrcore.denoisers.unet import DenoiserNet, DenoiserSettings, denoise
 from mrcore.errors import BadInputError
 from mrcore.io.atomic import atomic_write, refuse_existing
+from mrcore.io.tensors import save_tensors
 from mrcore.random import seeded
 
 _FORMAT, _VERSION = "mrkit denoiser", "1"
@@ -82,33 +82,36 @@ def has_bf16(device: torch.device | str = "cpu") -> bool:
     return bool(supported is not None and supported())
 
 
-def save_denoiser(denoiser: Denoiser, path: Path, *, dtype: torch.dtype = torch.float32, force: bool = False) -> Path:
+def save_denoiser(
+    denoiser: Denoiser, path: str | Path, *, dtype: torch.dtype = torch.float32, force: bool = False
+) -> Path:
     """Write weights, in `dtype`, with settings and card as .safetensors, and settings and card as .json beside it.
 
     Raises:
         BadInputError: a name that does not end in .safetensors, or files that exist while `force` is off.
     """
+    path = Path(path)
     if path.suffix != ".safetensors":
         raise BadInputError(f"a denoiser is saved as .safetensors, got '{path.name}'")
     card_path = path.with_suffix(".json")
     refuse_existing([path, card_path], force=force)
     settings, card = asdict(denoiser.net.settings), asdict(denoiser.card)
     header = {"format": _FORMAT, "version": _VERSION, "settings": json.dumps(settings), "card": json.dumps(card)}
-    weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in denoiser.net.state_dict().items()}
-    with atomic_write(path, force=force) as temporary:
-        temporary.write_bytes(save(weights, metadata=header))  # its own writer makes files that only the owner reads
+    weights = {name: value.to(dtype) for name, value in denoiser.net.state_dict().items()}
+    save_tensors(weights, path, header, force=force)
     with atomic_write(card_path, force=force) as temporary:
         said = {"Format": _FORMAT, "Version": _VERSION, "Settings": settings, "Card": card}
         temporary.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     return path
 
 
-def load_denoiser(path: Path, device: torch.device | str = "cpu") -> Denoiser:
+def load_denoiser(path: str | Path, device: torch.device | str = "cpu") -> Denoiser:
     """Load what `save_denoiser` wrote, in float32, on `device`.
 
     Raises:
         BadInputError: no such file, a file of another kind or version, or weights that do not fit their settings.
     """
+    path = Path(path)
     if not path.is_file():
         raise BadInputError(f"{path}: no such file; a denoiser is made by `mrkit train-denoiser`")
     try:

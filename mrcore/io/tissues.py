@@ -22,7 +22,7 @@ _SUM_TOLERANCE = 0.05
 _LARGEST_CODE = 20_000
 
 
-def load_mask(path: Path, grid: Grid) -> Tensor:
+def load_mask(path: str | Path, grid: Grid) -> Tensor:
     """Load a mask (X, Y, Z) of bool on `grid`: a map of two values, or of probabilities (at least 0.5 is inside).
 
     Raises:
@@ -30,6 +30,7 @@ def load_mask(path: Path, grid: Grid) -> Tensor:
             cannot be used.
         GridMismatchError: a mask that is not on `grid`.
     """
+    path = Path(path)
     image = read_image(Path(path), allow_slice=1 in grid.shape)
     data = require_usable(image)
     require_same_grid(image.grid, grid, f"the mask {path} and the image")
@@ -45,8 +46,8 @@ def load_mask(path: Path, grid: Grid) -> Tensor:
     return torch.from_numpy(data >= 0.5)
 
 
-def load_tissues(paths: Sequence[Path]) -> TissueMap:
-    """Load tissues: three probability maps in the order CSF, GM, WM, or one label map.
+def load_tissues(paths: str | Path | Sequence[str | Path]) -> TissueMap:
+    """Load tissues: one label map, or three probability maps in the order CSF, GM, WM.
 
     A label map may hold the codes of FSL FAST (1 CSF, 2 GM, 3 WM) or those of FreeSurfer (aseg, aparc+aseg,
     wmparc, SynthSeg). Probabilities are brought to sum to one where their sum is above 0.5, and to 0 elsewhere.
@@ -55,6 +56,8 @@ def load_tissues(paths: Sequence[Path]) -> TissueMap:
         BadInputError: another number of files, codes or values that are not known, a tissue without voxels.
         GridMismatchError: maps that do not share a grid.
     """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
     if len(paths) == 1:
         return _from_labels(Path(paths[0]))
     if len(paths) == len(TISSUES):
@@ -72,10 +75,10 @@ def probability_paths(directory: Path, stem: str, names: Sequence[str] = TISSUES
 
 def save_tissues(
     tissues: TissueMap,
-    directory: Path,
+    directory: str | Path,
     stem: str,
     *,
-    sidecar: Mapping[str, object],
+    sidecar: Mapping[str, object] | None = None,
     force: bool = False,
     space: int = SCANNER_CODE,
 ) -> list[Path]:
@@ -87,7 +90,8 @@ def save_tissues(
     Raises:
         BadInputError: a file exists and `force` is off.
     """
-    label_path, *map_paths = probability_paths(directory, stem, tissues.names)
+    label_path, *map_paths = probability_paths(Path(directory), stem, tissues.names)
+    sidecar = sidecar or {}
     prob = tissues.prob.detach().cpu().numpy().astype(np.float32)
     labels = np.where(prob.sum(0) > 0.5, prob.argmax(0) + 1, 0).astype(np.uint8)
     label_sidecar = {**sidecar, "LabelMap": {name: code for code, name in enumerate(tissues.names, start=1)}}

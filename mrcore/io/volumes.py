@@ -16,29 +16,14 @@ from torch import Tensor
 from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
-from mrcore.io.atomic import atomic_write, refuse_existing
 from mrcore.io.nifti_read import ImageFile, read_image, require_usable
 from mrcore.io.nifti_write import SCANNER_CODE, space_code, write_nifti
-from mrcore.io.sidecar import read_sidecar, source_keys
-from mrcore.io.tissues import load_mask, load_tissues, probability_paths, save_tissues
-
-__all__ = [
-    "atomic_write",
-    "load_mask",
-    "load_tissues",
-    "load_volume",
-    "probability_paths",
-    "refuse_existing",
-    "save_labels",
-    "save_tissues",
-    "save_volume",
-    "source_keys",
-]
+from mrcore.io.sidecar import read_sidecar
 
 logger = logging.getLogger(__name__)
 
 
-def load_volume(path: Path) -> Volume:
+def load_volume(path: str | Path) -> Volume:
     """Load a 3-D magnitude image as float32, on the grid of its header in mm.
 
     Slope and intercept of the header are applied. `meta` holds the sidecar's keys and `SourceFile` (its name),
@@ -52,11 +37,13 @@ def load_volume(path: Path) -> Volume:
     return Volume(torch.from_numpy(require_usable(image)), image.grid, _meta(image))
 
 
-def save_volume(volume: Volume, path: Path, *, sidecar: Mapping[str, object], force: bool = False) -> None:
+def save_volume(
+    volume: Volume, path: str | Path, *, sidecar: Mapping[str, object] | None = None, force: bool = False
+) -> None:
     """Write a volume as float32 NIfTI-1 in mm, with qform and sform, and its JSON sidecar; each atomically.
 
     The same volume gives the same bytes on every day and machine. The code of the world space is `SpaceCode` of
-    `volume.meta`, else 1 (scanner). `sidecar` gets `GeneratedBy`; nothing of `volume.meta` goes into it by itself.
+    `volume.meta`, else 1 (scanner). `sidecar` (None: empty) gets `GeneratedBy`; nothing of `volume.meta` goes into it by itself.
 
     Raises:
         BadInputError: the file or its sidecar exists and `force` is off; complex data; a name not ending in .nii
@@ -65,7 +52,7 @@ def save_volume(volume: Volume, path: Path, *, sidecar: Mapping[str, object], fo
     if volume.data.is_complex():
         raise BadInputError("complex images are not written; save the magnitude, or real and imaginary part each")
     data = volume.data.detach().cpu().numpy().astype(np.float32)
-    write_nifti(data, volume.grid, Path(path), sidecar=sidecar, force=force, space_code=space_code(volume.meta))
+    write_nifti(data, volume.grid, Path(path), sidecar=sidecar or {}, force=force, space_code=space_code(volume.meta))
 
 
 def save_labels(

@@ -15,19 +15,16 @@ from mrcore.metrics.edges import (
     DEFAULT_EDGES,
     EdgeSettings,
     ReferenceEdges,
-    edge_f1,
     f1_of,
     find_edges,
     reference_edges,
 )
 from mrcore.metrics.overlap import (
     TissueContrast,
-    dice,
     dice_by_tissue,
     hd95,
     volume_error_ml,
     volume_error_relative,
-    volume_ml,
     wm_gm_contrast,
 )
 from mrcore.metrics.similarity import (
@@ -40,36 +37,8 @@ from mrcore.metrics.similarity import (
     mslc,
     nrmse,
     psnr,
-    ssim,
     ssim_map,
 )
-
-__all__ = [
-    "RegionScores",
-    "Scores",
-    "Target",
-    "TissueContrast",
-    "dice",
-    "dice_by_tissue",
-    "edge_f1",
-    "gradient_error",
-    "hd95",
-    "inside",
-    "intensity_fit",
-    "mslc",
-    "nrmse",
-    "psnr",
-    "score_against",
-    "score_image",
-    "score_target",
-    "score_tissues",
-    "scores_to_json",
-    "ssim",
-    "volume_error_ml",
-    "volume_error_relative",
-    "volume_ml",
-    "wm_gm_contrast",
-]
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,14 @@ _COMMON = ("field_t", "source", "spread")
 _ANCHOR = ("field_t", "value", "spread", "source")
 
 
-def load_tissue_table(path: Path, base: Mapping[str, Tissue] = TISSUE_TABLE) -> Mapping[str, Tissue]:
+def load_tissue_table(path: str | Path, base: Mapping[str, Tissue] = TISSUE_TABLE) -> Mapping[str, Tissue]:
     """Return `base` with what the file (`.toml` or `.json`, format above) says in its place.
 
     Raises:
         BadInputError: the file is missing or has another ending; its syntax, a key, a unit or a number is wrong, or a
             field or source is missing; the message names file, tissue and key.
     """
+    path = Path(path)
     blocks = _read(path)
     if not blocks:
         raise BadInputError(f"the tissue table {path} is empty; it needs a block for at least one tissue")

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mrcore.io.atomic import atomic_write
+from mrcore.io.tensors import save_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +39,7 @@ class Kept:
                 path.unlink()
         made = compute()
         self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {key: tensor.contiguous() for key, tensor in made.tensors.items()}
-        with atomic_write(path, force=True) as temporary:
-            save_file(tensors, temporary, dict(made.facts))
+        save_tensors(made.tensors, path, made.facts, force=True)
         return made
 
     def image(self, name: str, compute: Callable[[], Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ _N_ENOUGH = 200
 """Voxels below which a core is called thin, as in `ulfsim.measurement.contrast.tissue_cores`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Measured:
     """What was measured of a scan.
 
@@ -44,6 +44,24 @@ class Measured:
     spectrum: NoiseSpectrum | None
     edges: EdgeSpread
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        snr = ", ".join(f"{n} {v:.3g}" for n, v in zip(self.contrast.names, self.contrast.snr, strict=True))
+        return f"Measured({self.name}, {self.weighting}; SNR {snr}; {self.volume.grid.summary})"
+
+    def _repr_html_(self) -> str:
+        from mrkit.report.notebook import notebook_html
+        from mrkit.report.pictures import intensity_picture, sections, tissue_picture, window_of
+
+        stats = self.contrast
+        facts = {f"SNR {name}": range_text(stats.snr_interval(name), 3) + " (95 %)" for name in stats.names}
+        facts |= {"Noise sd": f"{stats.noise_sd:.4g}, from {stats.noise_method}", "Notes": "; ".join(self.notes)}
+        mask = self.tissues.mask
+        plane, window = sections(self.volume.grid, mask)[0], window_of(self.volume, mask)
+        tissues = tissue_picture(self.tissues, plane, self.volume, window)
+        return notebook_html(
+            self.name, facts, [("Scan", intensity_picture(self.volume, plane, window)), ("Tissues", tissues)]
+        )
 
     @property
     def orientation(self) -> str:

@@ -73,23 +73,59 @@ class Train:
         return partial(fisp_model, profile=profile)
 
 
-def read_data(path: Path, train: Train, trajectory: Path | None, options: IsmrmrdOptions) -> RawData:
+def load_raw(
+    path: str | Path,
+    *,
+    sequence: str | Path | MrfSequence | None = None,
+    ti_s: float | None = None,
+    inversion_efficiency: float = 1.0,
+    trajectory: str | Path | None = None,
+    ismrmrd: IsmrmrdOptions | None = None,
+) -> RawData:
+    """Load raw data of a fingerprint, from ISMRMRD (.h5) or .npz.
+
+    Args:
+        path: the raw data.
+        sequence: the train, or a table of it (.csv, .mat or text: one line a frame, flip angles and times); that of the
+            raw data by default.
+        ti_s: from an inversion to the first pulse of a table; None for no inversion.
+        inversion_efficiency: of that inversion.
+        trajectory: file with k-space positions (.npz) that stand for those of the raw data.
+        ismrmrd: what an ISMRMRD file may leave open.
+
+    Raises:
+        BadInputError: files that cannot be used, options that do not go with the file, or data without a sequence.
+    """
+    if isinstance(sequence, MrfSequence):
+        return _read(Path(path), sequence, trajectory, ismrmrd or IsmrmrdOptions())
+    train = Train(None if sequence is None else Path(sequence), ti_s, inversion_efficiency)
+    return read_data(Path(path), train, trajectory, ismrmrd or IsmrmrdOptions())
+
+
+def read_data(path: Path, train: Train, trajectory: str | Path | None, options: IsmrmrdOptions) -> RawData:
     """Read raw data, with the sequence and the trajectory that were given for them.
 
     Raises:
         BadInputError: files that cannot be used, options that do not go with the file, or data without a sequence.
     """
+    raw = _read(path, train.read(), trajectory, options)
+    if raw.sequence is None:
+        raise BadInputError(f"{path} says nothing about its sequence; give it as a table with --sequence")
+    return raw
+
+
+def _read(path: Path, sequence: MrfSequence | None, trajectory: str | Path | None, options: IsmrmrdOptions) -> RawData:
+    """Read a file of either kind; `sequence` and `trajectory` stand for those of the file."""
     if not path.is_file():
         raise BadInputError(f"{path}: there is no such file; expected raw data as .h5 (ISMRMRD) or .npz")
-    sequence = train.read()
     placed: Callable[[Grid], Trajectory] | None = partial(read_trajectory, trajectory) if trajectory else None
     suffix = path.suffix.lower()
     if suffix == ".npz":
         if changed := [f.name for f in fields(options) if getattr(options, f.name) != f.default]:
             raise BadInputError(f"{path} is no ISMRMRD file and says itself what --{_option(changed[0])} would")
-        raw = read_npz(path, sequence=sequence, trajectory=placed)
-    elif suffix in _ISMRMRD:
-        raw = read_ismrmrd(
+        return read_npz(path, sequence=sequence, trajectory=placed)
+    if suffix in _ISMRMRD:
+        return read_ismrmrd(
             path,
             sequence=sequence,
             trajectory=placed,
@@ -98,11 +134,7 @@ def read_data(path: Path, train: Train, trajectory: Path | None, options: Ismrmr
             fov_mm=options.fov_mm,
             slice_index=options.slice_index,
         )
-    else:
-        raise BadInputError(f"{path}: raw data end in .npz or {', '.join(_ISMRMRD)} (ISMRMRD), not in '{path.suffix}'")
-    if raw.sequence is None:
-        raise BadInputError(f"{path} says nothing about its sequence; give it as a table with --sequence")
-    return raw
+    raise BadInputError(f"{path}: raw data end in .npz or {', '.join(_ISMRMRD)} (ISMRMRD), not in '{path.suffix}'")
 
 
 def _option(name: str) -> str:

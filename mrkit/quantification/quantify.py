@@ -65,7 +65,7 @@ class QuantifySettings:
             raise BadInputError(f"at least one component and one coil are needed, got {self.rank} and {self.n_coils}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quantified:
     """Maps on the grid of the raw data.
 
@@ -91,6 +91,25 @@ class Quantified:
     history_of: str
     message: str
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        fitted = "T1, T2, PD" if self.b1 is None else "T1, T2, PD, B1"
+        return f"Quantified({fitted}; {self.t1_s.grid.summary}; {self.message})"
+
+    def _repr_html_(self) -> str:
+        from mrkit.quantification.scales import T1_SCALE, T2_SCALE
+        from mrkit.report.notebook import notebook_html
+        from mrkit.report.pictures import quantity_picture, sections
+
+        medians = {"T1": self.t1_s.data[self.mask].median(), "T2": self.t2_s.data[self.mask].median()}
+        facts = {f"Median {name}": f"{1e3 * float(value):.0f} ms" for name, value in medians.items()}
+        facts |= {"Maps": self.t1_s.grid.summary, "Ended": self.message, "Notes": "; ".join(self.notes)}
+        plane = sections(self.t1_s.grid, self.mask)[0]
+        pictures = [
+            (f"{scale.name}, {scale.said()}", quantity_picture(map_, plane, scale.window, scale.colours, self.mask))
+            for scale, map_ in ((T1_SCALE, self.t1_s), (T2_SCALE, self.t2_s))
+        ]
+        return notebook_html("Quantitative maps", facts, pictures)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ from ulfsim.source.synthetic import source_for
 from ulfsim.source.window import touches_edge
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SimulatedScan:
     """A simulated scan and how it was made.
 
@@ -59,6 +59,21 @@ class SimulatedScan:
     calibration: Calibration
     simulation: Simulation
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"SimulatedScan({self.preset.name}; {self.scan.grid.summary}; noise sd {self.acquisition.noise_sd:.3g})"
+
+    def _repr_html_(self) -> str:
+        from mrkit.report.notebook import notebook_html
+        from mrkit.report.pictures import intensity_picture, sections, window_of
+
+        gains = ", ".join(f"{name} {gain:.3g}" for name, gain in self.calibration.gains.items())
+        facts = {"Protocol": self.preset.name, "Scan": self.scan.grid.summary, "Gains": gains}
+        facts |= {"Noise sd": f"{self.acquisition.noise_sd:.3g}", "Notes": "; ".join(self.notes)}
+        plane, window = sections(self.truth.grid, self.mask)[0], window_of(self.truth, self.mask)
+        shown = (("Truth", self.truth), ("Scan", self.scan))
+        pictures = [(name, intensity_picture(image, plane, window)) for name, image in shown]
+        return notebook_html("Simulated scan", facts, pictures)
 
     @property
     def acquisition(self) -> Acquisition:

@@ -42,7 +42,7 @@ from mrkit.superresolution.scans import motion_notes
 from mrkit.superresolution.trust import KeepMember, Trust, kept_members, trust
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SuperResolved:
     """Scans of one person, super-resolved.
 
@@ -77,6 +77,23 @@ class SuperResolved:
     trust: Trust | None = None
     comparison: Comparison | None = None
     mapped: ReferenceContrast | None = None
+
+    def __repr__(self) -> str:
+        return f"SuperResolved({', '.join(self.contrasts)}; {self.image.grid.summary}; {self.solution.message})"
+
+    def _repr_html_(self) -> str:
+        from mrkit.report.notebook import notebook_html
+        from mrkit.report.pictures import intensity_picture, sections, window_of
+
+        facts = {"Result": self.image.grid.summary, "Fit": self.solution.message}
+        facts |= {"Notes": "; ".join(self.notes)}
+        plane = sections(self.image.grid, self.tissues.mask)[0]
+        pictures = []
+        for name, image, plain in zip(self.contrasts, self.images, self.cubics, strict=True):
+            window = window_of(image, self.tissues.mask)
+            pictures.append((f"{name}, cubic", intensity_picture(plain, plane, window)))
+            pictures.append((name, intensity_picture(image, plane, window)))
+        return notebook_html("Super-resolved", facts, pictures)
 
     @property
     def image(self) -> Volume:

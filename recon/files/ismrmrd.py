@@ -58,7 +58,7 @@ _HEAD = np.dtype(
 
 
 def read_ismrmrd(
-    path: Path,
+    path: str | Path,
     *,
     sequence: MrfSequence | None = None,
     trajectory: Callable[[Grid], Trajectory] | None = None,
@@ -83,6 +83,7 @@ def read_ismrmrd(
         MissingExtraError: h5py is not installed.
         BadInputError: a file that cannot be read, is cut off or lacks what is needed; coils that are missing.
     """
+    path = Path(path)
     header, table = _opened(path, dataset, fov_mm)
     head, data, traj = (table[name] for name in ("head", "data", "traj"))
     images = np.flatnonzero(~_flagged(head["flags"], (_NOISE, *_NO_IMAGE)))
@@ -104,7 +105,7 @@ def read_ismrmrd(
     return RawData(_tensor(np.concatenate(samples, axis=1)), placed, noise, sequence)
 
 
-def write_ismrmrd(raw: RawData, path: Path, *, force: bool = False) -> None:
+def write_ismrmrd(raw: RawData, path: str | Path, *, force: bool = False) -> None:
     """Write raw data as an ISMRMRD file, whole or not at all: an acquisition for each run of samples of one frame.
 
     The frame is the counter `repetition`; trajectories are in cycles/voxel.
@@ -114,6 +115,7 @@ def write_ismrmrd(raw: RawData, path: Path, *, force: bool = False) -> None:
         BadInputError: the file exists and `force` is off, or the sequence has RF phases or an imperfect inversion,
             for which the format has no place (a file .npz has).
     """
+    path = Path(path)
     h5py = _h5py()
     text = header_text(raw)
     acquisitions = list(_acquisitions(raw))

@@ -28,12 +28,13 @@ _TRAJECTORY = ("k_cyc_per_mm", "frame", "n_frames")
 _SEQUENCE = ("flip_deg", "tr_s", "te_s")
 
 
-def write_npz(raw: RawData, path: Path, *, force: bool = False) -> None:
+def write_npz(raw: RawData, path: str | Path, *, force: bool = False) -> None:
     """Write raw data to a file of the format above, whole or not at all.
 
     Raises:
         BadInputError: the file exists and `force` is off, or it cannot be written.
     """
+    path = Path(path)
     trajectory, sequence = raw.trajectory, raw.sequence
     arrays: dict[str, Any] = {
         "samples": raw.samples.cpu().numpy(),
@@ -57,13 +58,14 @@ def write_npz(raw: RawData, path: Path, *, force: bool = False) -> None:
 
 
 def read_npz(
-    path: Path, *, sequence: MrfSequence | None = None, trajectory: Callable[[Grid], Trajectory] | None = None
+    path: str | Path, *, sequence: MrfSequence | None = None, trajectory: Callable[[Grid], Trajectory] | None = None
 ) -> RawData:
     """Return the raw data of a file of the format above; `sequence` and `trajectory` stand for those of the file.
 
     Raises:
         BadInputError: a file that cannot be read, arrays that are missing or do not fit one another.
     """
+    path = Path(path)
     arrays = _arrays(path)
     missing = [name for name in (*(() if trajectory else _TRAJECTORY), *_REQUIRED) if name not in arrays]
     if missing:

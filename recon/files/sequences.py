@@ -97,7 +97,7 @@ def sequence_from_table(
     )
 
 
-def read_sequence(path: Path, ti_s: float | None = None, inversion_efficiency: float = 1.0) -> MrfSequence:
+def read_sequence(path: str | Path, ti_s: float | None = None, inversion_efficiency: float = 1.0) -> MrfSequence:
     """Return the sequence of a table whose columns say their units.
 
     Columns: `flip_deg` or `flip_rad`; `tr_s`, `tr_ms` or `tr_us`; `te_...`; and, where wanted, `phase_deg` or
@@ -106,6 +106,7 @@ def read_sequence(path: Path, ti_s: float | None = None, inversion_efficiency: f
     Raises:
         BadInputError: a file without these columns, or what `sequence_from_table` refuses.
     """
+    path = Path(path)
     table = read_table(path)
     flip, tr, te, phase = (
         _named(table, stem, units)
@@ -119,7 +120,7 @@ def read_sequence(path: Path, ti_s: float | None = None, inversion_efficiency: f
     return sequence_from_table(table, flip, tr, te, ti_s, inversion_efficiency, phase)
 
 
-def read_slice_profile(path: Path) -> SliceProfile:
+def read_slice_profile(path: str | Path) -> SliceProfile:
     """Return the profile of a table with a line for each place across the slice.
 
     Columns: `flip_factor`, the flip angle there over the nominal one, and, where wanted, `weight` (alike otherwise;
@@ -128,6 +129,7 @@ def read_slice_profile(path: Path) -> SliceProfile:
     Raises:
         BadInputError: a file without this column, numbers that are not finite, weights that are negative or all 0.
     """
+    path = Path(path)
     table = read_table(path)
     if "flip_factor" not in table:
         raise BadInputError(f"{path} has the columns {', '.join(table)}; expected flip_factor and, perhaps, weight")

@@ -39,12 +39,13 @@ _FAULTS = (
 )
 
 
-def read_trajectory(path: Path, grid: Grid) -> Trajectory:
+def read_trajectory(path: str | Path, grid: Grid) -> Trajectory:
     """Return the trajectory of an `.npz` file.
 
     Raises:
         BadInputError: a file that is no such trajectory, or does not fit the grid.
     """
+    path = Path(path)
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("k_cyc_per_mm", "frame", "n_frames") if name in file.files}
@@ -56,7 +57,7 @@ def read_trajectory(path: Path, grid: Grid) -> Trajectory:
     return trajectory_of_arrays(arrays, grid, path)
 
 
-def read_arms(path: Path, n_arms: int | None = None) -> Tensor:
+def read_arms(path: str | Path, n_arms: int | None = None) -> Tensor:
     """Return the arms (arms, samples, 2 or 3) of a `.mat` or text file, float64, in the unit of the file.
 
     Text needs `n_arms`, and holds that many of equal length.
@@ -64,6 +65,7 @@ def read_arms(path: Path, n_arms: int | None = None) -> Tensor:
     Raises:
         BadInputError: a file that is not of the format above, or whose rows do not make up `n_arms`.
     """
+    path = Path(path)
     try:
         array = (
             _mat_arms(path)
@@ -81,7 +83,7 @@ def read_arms(path: Path, n_arms: int | None = None) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
 
 
-def read_pulseq_arms(path: Path) -> Tensor:
+def read_pulseq_arms(path: str | Path) -> Tensor:
     """Return the arms (arms, samples, 3) of a Pulseq sequence in cycles/m, one for each acquisition, in their order.
 
     k starts anew with every excitation. The axes are those of the gradients, x, y and z.
@@ -90,6 +92,7 @@ def read_pulseq_arms(path: Path) -> Tensor:
         BadInputError: a file that cannot be read, or whose acquisitions differ in length.
         MissingExtraError: pypulseq is not installed.
     """
+    path = Path(path)
     try:
         pypulseq: Any = import_module("pypulseq")
     except ImportError as error:

@@ -101,7 +101,7 @@ def _line_weight(artefacts: Artefacts, shape: Shape3) -> Tensor | None:
     return gain if weight is None else weight * gain
 
 
-def interference(
+def interference_of(
     artefacts: Artefacts, scan_grid: Grid, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor | None:
     """Return what zipper and spikes add to the complex scan (X, Y, Z), in units of the noise sd per real channel.

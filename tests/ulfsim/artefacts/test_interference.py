@@ -6,7 +6,7 @@ from operators import grid
 
 from mrcore.errors import BadInputError
 from mrcore.operators.fourier import FourierOp
-from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, interference
+from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, interference_of
 from ulfsim.artefacts.encoding import AxisRoles
 from ulfsim.artefacts.interference import Spike, Spikes, Zipper
 
@@ -15,7 +15,7 @@ C128 = torch.complex128
 
 
 def image(artefacts: Artefacts) -> torch.Tensor:
-    found = interference(artefacts, SCAN, torch.float64, "cpu")
+    found = interference_of(artefacts, SCAN, torch.float64, "cpu")
     assert found is not None
     assert found.dtype == C128
     return found
@@ -75,13 +75,13 @@ def test_zipper_and_spikes_add_up_in_the_precision_asked_for():
     zipper, spikes = Zipper((100.0,), 1.0), Spikes((Spike((0.1, 0.2, 0.3), 1.0),))
     both = image(Artefacts(zipper=zipper, spikes=spikes))
     torch.testing.assert_close(both, image(Artefacts(zipper=zipper)) + image(Artefacts(spikes=spikes)))
-    single = interference(Artefacts(zipper=zipper), SCAN, torch.complex64, "cpu")
+    single = interference_of(Artefacts(zipper=zipper), SCAN, torch.complex64, "cpu")
     assert single is not None
     assert single.dtype == torch.complex64
 
 
 def test_nothing_interferes_by_default():
-    assert interference(NO_ARTEFACTS, SCAN, torch.float32, "cpu") is None
+    assert interference_of(NO_ARTEFACTS, SCAN, torch.float32, "cpu") is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,11 @@
+from .classical import tv_denoiser as tv_denoiser
+from .files import Denoiser as Denoiser
+from .files import load_denoiser as load_denoiser
+from .files import save_denoiser as save_denoiser
+from .files import shipped_denoiser as shipped_denoiser
+from .trained import deepinv_denoiser as deepinv_denoiser
+from .trained import sliced_denoiser as sliced_denoiser
+from .trained import volume_denoiser as volume_denoiser
+from .unet import Denoise as Denoise
+from .unet import DenoiserNet as DenoiserNet
+from .unet import DenoiserSettings as DenoiserSettings

@@ -1,0 +1,12 @@
+from .fourier import FourierOp as FourierOp
+from .indexing import CropOp as CropOp
+from .indexing import PermuteOp as PermuteOp
+from .linop import LinearOp as LinearOp
+from .nufft import NufftOp as NufftOp
+from .pointwise import CoilOp as CoilOp
+from .pointwise import ComplexOp as ComplexOp
+from .pointwise import DiagonalOp as DiagonalOp
+from .separable import SeparableOp as SeparableOp
+from .sparse import SparseOp as SparseOp
+from .stacked import StackedOp as StackedOp
+from .warp import WarpAxisOp as WarpAxisOp

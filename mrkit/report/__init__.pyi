@@ -1,0 +1,11 @@
+from .pictures import BACKGROUND as BACKGROUND
+from .pictures import Section as Section
+from .pictures import Window as Window
+from .pictures import intensity_picture as intensity_picture
+from .pictures import mosaic_picture as mosaic_picture
+from .pictures import sections as sections
+from .pictures import signed_picture as signed_picture
+from .pictures import tissue_picture as tissue_picture
+from .pictures import window_of as window_of
+from .report import Report as Report
+from .report import build_page as build_page
