@@ -1,6 +1,7 @@
 from .data.acquisition import Acquisition as Acquisition
 from .data.acquisition import AxisPsf as AxisPsf
 from .data.acquisition import PulseSequence as PulseSequence
+from .data.acquisition import fse_decay as fse_decay
 from .data.acquisition import gaussian_psf as gaussian_psf
 from .data.grid import Grid as Grid
 from .data.grid import cropped as cropped

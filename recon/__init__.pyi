@@ -1,10 +1,10 @@
 from .coils.loops import loop_coil_maps as loop_coil_maps
 from .coils.maps import coil_maps_from_data as coil_maps_from_data
 from .coils.maps import espirit_maps as espirit_maps
-from .contrasts import Contrast as Contrast
 from .contrasts import FLAIR as FLAIR
 from .contrasts import T1W as T1W
 from .contrasts import T2W as T2W
+from .contrasts import Contrast as Contrast
 from .dictionary.dictionary import Dictionary as Dictionary
 from .dictionary.dictionary import bssfp_model as bssfp_model
 from .dictionary.dictionary import build_dictionary as build_dictionary
@@ -38,6 +38,7 @@ from .methods.pnp import pnp_admm as pnp_admm
 from .rawdata import RawData as RawData
 from .simulation import Jitter as Jitter
 from .simulation import simulate_raw as simulate_raw
+from .trajectories.builders import cartesian as cartesian
 from .trajectories.builders import radial as radial
 from .trajectories.builders import spiral as spiral
 from .trajectories.builders import spiral_projection as spiral_projection

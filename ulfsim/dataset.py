@@ -6,7 +6,6 @@ number of worker processes and in any order.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,24 +163,6 @@ class SimulatedPairs(Dataset[Pair]):
             number,
             settings,
         )
-
-
-def simulated_pairs(
-    sources: Sequence[SourceLike],
-    ranges: AcquisitionRange,
-    seed: int,
-    *,
-    on_truth_grid: bool = False,
-    patch: Shape3 | None = None,
-    device: torch.device | str = "cpu",
-    n_cached: int = 4,
-    start: int = 0,
-) -> Iterator[Pair]:
-    """Yield pairs without end, from number `start` on; the same as those of `SimulatedPairs`, on `device`."""
-    pairs = SimulatedPairs(
-        sources, ranges, seed, on_truth_grid=on_truth_grid, patch=patch, device=device, n_cached=n_cached
-    )
-    return map(pairs.pair, itertools.count(start))
 
 
 def _simulation(

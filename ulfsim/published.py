@@ -37,39 +37,6 @@ Array = NDArray[np.float64]
 CONTRAST_ONLY = "contrasts only, smallest gains (published method)"
 
 
-def contrast_matrix(source_snr: tuple[float, float, float]) -> Array:
-    """Return S (3, 3) of the published method for the SNRs (s_W, s_G, s_C) of a source; its rank is 2."""
-    white, grey, fluid = source_snr
-    return np.array([[white, -grey, 0.0], [white, 0.0, -fluid], [0.0, grey, -fluid]])
-
-
-def calibrate_contrasts_only(
-    source_snr: Mapping[str, float],
-    target_contrast: tuple[float, float, float],
-    *,
-    source_noise_sd: float = 1.0,
-    upper: float = 1.0,
-    epsilon: float = 1e-6,
-) -> Calibration:
-    """Find gains from contrasts alone, as published: min 0.5 |S m - c|^2 + epsilon |m|^2, 0 <= m <= upper.
-
-    c holds the SNR differences (WM-GM, WM-CSF, GM-CSF) of the target and S, see `contrast_matrix`, the SNRs of the
-    source. S has rank 2 for any SNRs (row 2 is row 1 + row 3), so c fixes the gains only up to multiples of
-    (1/s_W, 1/s_G, 1/s_C); epsilon then picks the smallest, not the right, gains.
-
-    Raises:
-        BadInputError: SNRs that do not name WM, GM and CSF or are not positive.
-    """
-    names = ("CSF", "GM", "WM")
-    if sorted(source_snr) != sorted(names) or min(source_snr.values()) <= 0 or min(upper, source_noise_sd) <= 0:
-        raise BadInputError(f"positive SNRs of {list(names)}, upper and noise are needed, got {dict(source_snr)}")
-    means = source_noise_sd * np.array([source_snr[name] for name in names])
-    problem = _problem(names, means, source_noise_sd, upper, "units of the source")
-    gains, slope = _smallest(problem, np.array(target_contrast, np.float64), epsilon)
-    warnings = tuple(contrast_warnings(names, means * gains, means))
-    return concluded(problem, gains, means * gains, {}, _slopes(names, slope), warnings)
-
-
 def calibrate_as_published(
     source: Source,
     plan: ScanPlan,

@@ -82,12 +82,6 @@ def transfer_operator(
     return fourier.H @ DiagonalOp(weight) @ fourier
 
 
-def noise_sd_on(transfer: TransferFunction, grid: Grid) -> float:
-    """Return the sd per real channel of the noise on `grid`, as a share of the object's level."""
-    density = _on_grid(transfer.noise_density, transfer, grid)
-    return float((density.mean() / float(np.prod(grid.spacing_mm))).sqrt())
-
-
 def degrade(volume: Volume, transfer: TransferFunction, seed: int, scan_grid: Grid | None = None) -> Volume:
     """Make a low-field magnitude scan of `volume`: filter, add complex noise of the fitted spectrum, sample.
 

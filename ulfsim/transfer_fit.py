@@ -101,21 +101,6 @@ def fit_transfer(
     return replace(found, noise_density=_noise_density(found, pairs, nodes))
 
 
-def leave_one_out(
-    pairs: Sequence[ScanPair], *, smoothness: float, node_cyc_per_mm: float = NODE_CYC_PER_MM
-) -> dict[str, float]:
-    """Return the error on each pair (name -> sum |Y - s H X|^2 / sum |Y|^2) when H comes from the others.
-
-    The factor s of intensities is fitted to the pair. Noise is part of the error.
-    """
-    _require_distinct(pairs)
-    if len(pairs) < 2:
-        raise BadInputError(f"leaving one pair out needs two or more, got {len(pairs)}")
-    nodes = _node_axes(pairs, node_cyc_per_mm)
-    errors = _left_out([_sums(pair, nodes) for pair in pairs], smoothness, nodes)
-    return {pair.name: error for pair, error in zip(pairs, errors, strict=True)}
-
-
 def evaluate(transfer: TransferFunction, pairs: Sequence[ScanPair]) -> dict[str, float]:
     """Return the error on each of `pairs`, as in `leave_one_out`; none may have been fitted on.
 

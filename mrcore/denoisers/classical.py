@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
-from skimage.restoration import denoise_tv_chambolle, denoise_wavelet
+from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
 from mrcore.denoisers.unet import Denoise
-from mrcore.errors import MissingExtraError
 
 _TV_WEIGHT = 0.7  # times sigma: about the best on brains with noise of 3 to 10 %
 
@@ -20,19 +18,6 @@ _TV_WEIGHT = 0.7  # times sigma: about the best on brains with noise of 3 to 10 
 def tv_denoiser(weight: float = _TV_WEIGHT, n_iter: int = 100) -> Denoise:
     """Return total variation with `weight` times sigma, which needs no training. Chambolle, JMIV 2004;20:89."""
     return _on_arrays(lambda image, sigma: denoise_tv_chambolle(image, weight=weight * sigma, max_num_iter=n_iter))
-
-
-def wavelet_denoiser() -> Denoise:
-    """Return soft thresholding of wavelets by BayesShrink, which needs no training. Chang et al., IEEE TIP 2000;9:1532.
-
-    Raises:
-        MissingExtraError: PyWavelets is not installed.
-    """
-    try:
-        import_module("pywt")  # scikit-image needs it only here
-    except ImportError as error:
-        raise MissingExtraError('wavelets need PyWavelets: pip install "mrkit[wavelet]"') from error
-    return _on_arrays(lambda image, sigma: denoise_wavelet(image, sigma=sigma, wavelet="db2", rescale_sigma=False))
 
 
 def _on_arrays(function: Callable[[Any, float], Any]) -> Denoise:

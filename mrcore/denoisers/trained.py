@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mrcore.denoisers.files import Denoiser
 from mrcore.denoisers.unet import Denoise, denoise, denoise_slices
-from mrcore.errors import BadInputError, MissingExtraError
+from mrcore.errors import BadInputError
 
 
 def sliced_denoiser(net: Denoiser, axes: tuple[int, ...] = (0, 1, 2)) -> Denoise:
@@ -59,17 +58,3 @@ def deepinv_denoiser(model: Callable[[Tensor, float], Tensor]) -> Denoise:
         return (slices[:, 0] * scale).movedim(0, -1)
 
     return adapted
-
-
-def deepinv_drunet(weights: str = "download") -> Denoise:
-    """Return the DRUNet of deepinv for grey images; `weights` is a file, or "download" for those of photographs.
-
-    Raises:
-        MissingExtraError: deepinv is not installed.
-    """
-    try:
-        from deepinv.models import DRUNet
-    except ImportError as error:
-        raise MissingExtraError('this denoiser needs deepinv: pip install "mrkit[deepinv]"') from error
-    model: Any = DRUNet(in_channels=1, out_channels=1, pretrained=weights)
-    return deepinv_denoiser(model.eval())

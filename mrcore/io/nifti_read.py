@@ -23,9 +23,6 @@ from mrcore.io.nifti_place import Header, Problem, disagreement_mm, place, spati
 logger = logging.getLogger(__name__)
 
 _LARGEST_INTENSITY = 1e12
-# Deflate cannot shrink anything by more than this; a header that asks for more data is wrong.
-_LARGEST_RATIO = 1032
-_MAGIC = {b"n+1\0": "NIfTI-1", b"n+2\0": "NIfTI-2"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -68,12 +68,6 @@ def write_sidecar(image_path: Path, values: Mapping[str, object], *, force: bool
         raise BadInputError(f"the sidecar of {image_path.name} holds a value that JSON cannot: {error}") from error
     with atomic_write(sidecar_path(image_path), force=force) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def source_keys(metas: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Return the sidecar keys `Sources` and `SourcesSHA256` from the `meta` of the loaded images."""
-    known = [(str(m["SourceFile"]), str(m["SourceSHA256"])) for m in metas if "SourceFile" in m and "SourceSHA256" in m]
-    return {"Sources": [name for name, _ in known], "SourcesSHA256": dict(known)} if known else {}
 
 
 def finite(value: object) -> object:

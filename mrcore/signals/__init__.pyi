@@ -10,5 +10,6 @@ from .steady_state import spoiled_gre as spoiled_gre
 from .steady_state import tissue_signals as tissue_signals
 from .tissue import TISSUE_TABLE as TISSUE_TABLE
 from .tissue import Tissue as Tissue
+from .tissue import known_at as known_at
 from .tissue import relaxation as relaxation
 from .tissue_table import load_tissue_table as load_tissue_table

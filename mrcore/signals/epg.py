@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mrcore.errors import BadInputError
-from mrcore.signals.epg_plain import plain_derivatives, plain_signals
+from mrcore.signals.epg_plain import plain_signals
 from mrcore.signals.mrf_sequence import MrfSequence
 
 _CACHE_ELEMENTS = 60_000  # orders x atoms of one state: it and three like it stay in the cache of a core
@@ -87,25 +87,6 @@ def fisp_signals(
     for part in parts:
         total = total + part
     return total
-
-
-def fisp_derivatives(
-    sequence: MrfSequence, t1_s: Tensor, t2_s: Tensor, b1: Tensor | None = None, tolerance: float = 1e-4
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the signals and their derivatives with respect to T1 and T2 in 1/s, each (atoms, frames).
-
-    Both are carried along with the states: memory is that of one frame. Arguments as in `fisp_signals`.
-    """
-    _check_atoms(t1_s, t2_s, b1)
-    scale = torch.ones_like(t1_s) if b1 is None else b1
-    results = [torch.empty(len(t1_s), sequence.n_frames, dtype=t1_s.dtype, device=t1_s.device) for _ in range(3)]
-    for block, n_orders in _blocks(sequence, t1_s, t2_s, scale, tolerance):
-        for atoms in torch.split(block, _PLAIN_ATOMS):
-            flips, sign = _flips(sequence, scale[atoms])
-            parts = plain_derivatives(sequence, t1_s[atoms], t2_s[atoms], flips, n_orders)
-            for result, part in zip(results, parts, strict=True):
-                result[atoms] = part * sign[:, 0]
-    return results[0], results[1], results[2]
 
 
 def orders_needed(sequence: MrfSequence, t1_s: Tensor, t2_s: Tensor, b1: Tensor, tolerance: float) -> Tensor:

@@ -30,11 +30,6 @@ def spoiled_gre(pd: Values, t1_s: Values, t2_star_s: Values, tr_s: float, te_s: 
     return pd * math.sin(angle) * (1 - e1) / (1 - math.cos(angle) * e1) * torch.exp(-te_s / t2)
 
 
-def ernst_angle_deg(t1_s: float, tr_s: float) -> float:
-    """Return the flip angle of most signal, arccos(exp(-TR / T1))."""
-    return math.degrees(math.acos(math.exp(-tr_s / t1_s)))
-
-
 def spin_echo(pd: Values, t1_s: Values, t2_s: Values, tr_s: float, te_s: float, train_s: float = 0.0) -> Tensor:
     """Return the (fast) spin echo: pd (1 - exp(-(TR - train) / T1)) exp(-TE / T2).
 

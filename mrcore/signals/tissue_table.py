@@ -28,7 +28,6 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
@@ -60,11 +59,6 @@ def load_tissue_table(path: str | Path, base: Mapping[str, Tissue] = TISSUE_TABL
             raise BadInputError(f"{where}: expected a block with {', '.join(_QUANTITIES)}, got {block!r}")
         table[name] = _tissue(block, base.get(name), where)
     return MappingProxyType(table)
-
-
-def table_to_json(table: Mapping[str, Tissue]) -> dict[str, object]:
-    """Return the table as JSON values, in the format that `load_tissue_table` reads."""
-    return {name: asdict(tissue) for name, tissue in table.items()}
 
 
 def _read(path: Path) -> Mapping[str, object]:

@@ -22,7 +22,6 @@ from mrcore.data.grid import Affine, Grid, directions, to_voxel, to_world
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 
-Picture = NDArray[np.uint8]
 Rgb = tuple[int, int, int]
 
 BACKGROUND: Rgb = (10, 11, 14)

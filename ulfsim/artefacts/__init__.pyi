@@ -1,12 +1,12 @@
-from .artefacts import Artefacts as Artefacts
 from .artefacts import NO_ARTEFACTS as NO_ARTEFACTS
+from .artefacts import Artefacts as Artefacts
 from .artefacts import disturbed_operator as disturbed_operator
 from .artefacts import from_json as from_json
 from .artefacts import interference_of as interference_of
 from .artefacts import to_json as to_json
-from .draws import ArtefactRange as ArtefactRange
 from .draws import MILD as MILD
 from .draws import STRONG as STRONG
+from .draws import ArtefactRange as ArtefactRange
 from .draws import draw_artefacts as draw_artefacts
 from .encoding import AxisRoles as AxisRoles
 from .fields import B0Distortion as B0Distortion

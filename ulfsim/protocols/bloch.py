@@ -22,11 +22,6 @@ from mrcore.signals.steady_state import sequence_signal
 from mrcore.signals.tissue import TISSUE_TABLE, Tissue, relaxation
 from ulfsim.protocols.presets import PSF_SOURCE, Preset, bloch_snr
 
-COIL_NOISE = 7 / 4
-"""Power of the field in the SNR where the coil's resistance makes the noise (Hoult & Richards, JMR 1976;24:71)."""
-SAMPLE_NOISE = 1.0
-"""Power of the field in the SNR where the head makes the noise (Hoult & Lauterbur, JMR 1979;34:425)."""
-
 _LEAST_SIGNAL = 1e-3  # of WM: a tissue that is nulled exactly has no SNR that could be aimed at
 
 
@@ -43,21 +38,6 @@ class BlochSpread:
     low: tuple[float, ...]
     high: tuple[float, ...]
     wm_gm: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class ContrastCheck:
-    """What a preset delivers beside what the Bloch equations predict for its sequence; signals relative to WM."""
-
-    names: tuple[str, ...]
-    delivered: tuple[float, ...]
-    predicted: BlochSpread
-
-    @property
-    def outside(self) -> tuple[str, ...]:
-        """Tissues whose delivered signal the uncertainty of the tissue table does not explain."""
-        rows = zip(self.names, self.delivered, self.predicted.low, self.predicted.high, strict=True)
-        return tuple(name for name, value, low, high in rows if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9))
 
 
 def bloch_preset(
@@ -94,31 +74,6 @@ def bloch_preset(
     return Preset(f"bloch-{sequence.weighting}-{field_t:g}T".lower(), acquisition, snr, source)
 
 
-def wm_snr_at(
-    field_t: float,
-    voxel_mm: Triple,
-    *,
-    reference_snr: float,
-    reference_field_t: float,
-    reference_voxel_mm: Triple,
-    power: float = COIL_NOISE,
-) -> float:
-    """Return the SNR that scaling laws predict from a reference scan: (field ratio)^power x ratio of voxel volumes.
-
-    `power` is COIL_NOISE or SAMPLE_NOISE; scan time, bandwidth, coil and the relaxation between the fields are not in
-    it. For orientation only: from 3 T the laws give 1.2e-3 and 2.1e-2 at 64 mT per unit volume, while the SNRs that
-    64 mT scanners deliver, with long averaging and filters, are far higher. Measured SNRs come first.
-
-    Raises:
-        BadInputError: a number that is not positive.
-    """
-    numbers = (field_t, *voxel_mm, reference_snr, reference_field_t, *reference_voxel_mm, power)
-    if not all(0 < number < math.inf for number in numbers):
-        raise BadInputError(f"fields, voxels, SNR and power must be positive, got {numbers}")
-    volume_ratio = math.prod(voxel_mm) / math.prod(reference_voxel_mm)
-    return float(reference_snr * (field_t / reference_field_t) ** power * volume_ratio)
-
-
 def bloch_spread(
     sequence: PulseSequence,
     field_t: float,
@@ -148,17 +103,6 @@ def bloch_spread(
     contrast_low, contrast_high = torch.quantile(michelson[1:], ends).tolist()
     contrast = (float(michelson[0]), contrast_low, contrast_high)
     return BlochSpread(names, tuple(relative[:, 0].tolist()), tuple(low), tuple(high), contrast)
-
-
-def check_contrast(preset: Preset, table: Mapping[str, Tissue] = TISSUE_TABLE) -> ContrastCheck:
-    """Return the contrast of a preset beside the one that the Bloch equations predict for its sequence and field.
-
-    Raises:
-        BadInputError: a preset without WM and GM, or whose sequence lacks TR or TE.
-    """
-    names = tuple(preset.snr)
-    predicted = bloch_spread(preset.acquisition.sequence, preset.acquisition.field_t, names, table)
-    return ContrastCheck(names, tuple(preset.snr[name] / preset.snr["WM"] for name in names), predicted)
 
 
 def _drawn_signals(

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from mrcore.errors import BadInputError
 from mrcore.random import seeded
-from ulfsim.measurement.contrast import ContrastStats
-from ulfsim.protocols.presets import Preset
 
 Array = NDArray[np.float64]
 
@@ -75,7 +73,7 @@ class TargetSnr:
         return _named(self.names, np.array(self.mean_log) + root @ normal.numpy())
 
 
-def from_numbers(snr: Mapping[str, float], spread: float = 0.0, common_spread: float = 0.0) -> TargetSnr:
+def target_snr(snr: Mapping[str, float], spread: float = 0.0, common_spread: float = 0.0) -> TargetSnr:
     """Return a distribution around `snr` (tissue -> SNR).
 
     `spread` is the standard deviation of log SNR of each tissue on its own, `common_spread` that of one factor for
@@ -91,17 +89,6 @@ def from_numbers(snr: Mapping[str, float], spread: float = 0.0, common_spread: f
     n = len(snr)
     covariance = spread**2 * np.eye(n) + common_spread**2 * np.ones((n, n))
     return _target(tuple(snr), np.log(list(snr.values())), covariance, 0, ("given as numbers",))
-
-
-def from_preset(preset: Preset) -> TargetSnr:
-    """Return the SNRs of a preset, without spread."""
-    known = from_numbers(preset.snr)
-    return TargetSnr(known.names, known.mean_log, known.covariance_log, 0, (f"{preset.name}: {preset.source}",))
-
-
-def from_stats(stats: Sequence[ContrastStats], sources: Sequence[str] = ()) -> TargetSnr:
-    """Return the distribution of the SNRs measured in real scans, see `from_snrs`."""
-    return from_snrs([dict(zip(each.names, each.snr, strict=True)) for each in stats], sources)
 
 
 def from_snrs(scans: Sequence[Mapping[str, float]], sources: Sequence[str] = ()) -> TargetSnr:

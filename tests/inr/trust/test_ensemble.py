@@ -7,8 +7,11 @@ import torch
 from operators import grid
 
 from inr.scans.heldout import N_FOLDS, filled, held_out, smooth_start, split
+from inr.scans.single import OneScan
+from inr.scans.stacks import Stack, Stacks
 from inr.trust.ensemble import ensemble, whiteness
 from mrcore.data.acquisition import gaussian_psf
+from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
 from mrcore.random import seeded
@@ -16,6 +19,7 @@ from mrcore.random import seeded
 F64 = torch.float64
 LATTICE, SCAN = grid((10, 10, 8), (2.0,) * 3), grid((10, 10, 4), (2.0, 2.0, 4.0))
 SD = 0.01
+PSF = gaussian_psf(SCAN.spacing_mm)
 
 
 class Toy:
@@ -45,9 +49,9 @@ class Toy:
 
     def draw(self, seen, width: float = 1.0) -> torch.Tensor:
         """Draw from the posterior given the voxels seen; `width` shrinks its spread about the mean."""
-        kept = ~seen.held_out.reshape(-1)
+        kept = ~seen.held_out[0].reshape(-1)
         matrix = self.matrix[kept]
-        key = int(seen.held_out.reshape(-1).nonzero()[0])
+        key = int(seen.held_out[0].reshape(-1).nonzero()[0])
         if key not in self.gains:
             cross = self.prior @ matrix.T
             self.gains[key] = torch.linalg.solve(matrix @ cross + SD**2 * torch.eye(len(matrix), dtype=F64), cross.T).T
@@ -55,9 +59,9 @@ class Toy:
         x = self.root @ torch.randn(len(self.root), generator=generator, dtype=F64)
         y = matrix @ x + SD * torch.randn(len(matrix), generator=generator, dtype=F64)
         # The data less the mean of 3, and a draw of prior and noise carried through the same gain.
-        data = seen.scan.reshape(-1)[kept] - 3 * matrix.sum(1)
+        data = seen.data.scan.reshape(-1)[kept] - 3 * matrix.sum(1)
         mean = self.gains[key] @ data
-        return 3 + (mean + width * (x - self.gains[key] @ y)).reshape(LATTICE.shape)
+        return 3 + (mean + width * (x - self.gains[key] @ y)).reshape(1, *LATTICE.shape)
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +79,15 @@ def test_calibrated_ensemble_covers_the_truth_as_often_as_it_says(toy, width, n_
     for seed in range(n_truths):
         truth = toy.truth(seed)
         found = ensemble(
-            toy.operator,
-            toy.scan(truth, seed),
+            OneScan(toy.scan(truth, seed), toy.operator, SD),
             SCAN.spacing_mm,
-            SD,
-            EVERYWHERE,
+            [EVERYWHERE],
             lambda seen: toy.draw(seen, width),
             100 * seed,
             n_folds=10,
             n_seeds=4,
         )
-        z = (found.mean - truth) / found.sd
+        z = (found.mean[0] - truth) / found.sd[0]
         covered.append(torch.stack([(z.abs() < 1).double().mean(), (z.abs() < 1.96).double().mean()]))
         scales.append(found.held_out.sd_scale * width)
         held.append((found.held_out.coverage_68, found.held_out.coverage_95))
@@ -106,14 +108,13 @@ def test_held_out_errors_are_those_of_the_posterior(toy):
     """The error of an unseen voxel is the posterior's and the noise's; cubic, which knows less, does worse."""
     truth = toy.truth(0)
     scan = toy.scan(truth, 0)
-    found = ensemble(toy.operator, scan, SCAN.spacing_mm, SD, EVERYWHERE, toy.draw, 0, n_folds=5, n_seeds=4).held_out
+    data = OneScan(scan, toy.operator, SD)
+    found = ensemble(data, SCAN.spacing_mm, [EVERYWHERE], toy.draw, 0, n_folds=5, n_seeds=4).held_out
     assert 0.9 < found.rms < found.rms_cubic
     worse = ensemble(
-        toy.operator,
-        scan,
+        data,
         SCAN.spacing_mm,
-        SD,
-        EVERYWHERE,
+        [EVERYWHERE],
         lambda seen: toy.draw(seen) + 0.3,
         0,
         n_folds=5,
@@ -124,6 +125,25 @@ def test_held_out_errors_are_those_of_the_posterior(toy):
     # What is wrong in all fits alike; draws from the posterior have nothing of it.
     assert worse.held_out.excess == pytest.approx((0.3 / SD) ** 2, rel=0.25)
     assert found.excess < 0.05 * worse.held_out.excess
+
+
+def test_scans_with_more_noise_count_less(toy):
+    """Two scans of one object, one with ten times the noise: errors are taken in the noise of each."""
+    truth = toy.truth(0)
+    quiet, loud = (
+        Stack(Volume(toy.operator(truth) + sd * torch.randn(SCAN.shape, generator=seeded(1, f"{sd}")), SCAN), sd, PSF)
+        for sd in (SD, 10 * SD)
+    )
+    data = Stacks((quiet, loud), LATTICE)
+    sd = 0.1 * SD
+
+    def near(seen):
+        return truth[None] + sd * torch.randn((1, *LATTICE.shape), generator=seeded(seen.seed, "near"), dtype=F64)
+
+    found = ensemble(data, SCAN.spacing_mm, [EVERYWHERE, EVERYWHERE], near, 0, n_folds=5, n_seeds=4)
+    assert found.held_out.rms == pytest.approx(1.0, abs=0.1), "the truth is known: what is left is the noise of each"
+    assert found.by_contrast == (found.held_out,)
+    assert found.mean.shape == (1, *LATTICE.shape)
 
 
 def test_folds_are_disjoint_and_their_voxels_far_apart():
@@ -180,7 +200,8 @@ def test_ensembles_that_cannot_be(toy):
     scan = toy.scan(toy.truth(0), 0)
 
     def of(fit_once=toy.draw, mask=EVERYWHERE, n_folds=2, n_seeds=2):
-        return ensemble(toy.operator, scan, SCAN.spacing_mm, SD, mask, fit_once, 0, n_folds, n_seeds)
+        data = OneScan(scan, toy.operator, SD)
+        return ensemble(data, SCAN.spacing_mm, [mask], fit_once, 0, n_folds, n_seeds)
 
     with pytest.raises(BadInputError, match="2 seeds or more"):
         of(n_seeds=1)
@@ -189,7 +210,7 @@ def test_ensembles_that_cannot_be(toy):
     with pytest.raises(BadInputError, match="no held-out voxel"):
         of(mask=~EVERYWHERE)
     with pytest.raises(BadInputError, match="no spread"):
-        of(fit_once=lambda _: torch.full(LATTICE.shape, 3.0, dtype=F64))
+        of(fit_once=lambda _: torch.full((1, *LATTICE.shape), 3.0, dtype=F64))
 
 
 def test_white_residuals_are_white():

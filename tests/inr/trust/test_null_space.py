@@ -7,7 +7,8 @@ import torch
 from operators import grid
 
 from inr.scans.heldout import split
-from inr.trust.null_space import hidden_excess, null_component, null_share, posterior_samples, posterior_sd
+from inr.scans.single import View
+from inr.trust.null_space import hidden_excess, joint_view, null_component, posterior_samples, posterior_sd
 from mrcore.data.acquisition import gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
@@ -33,33 +34,6 @@ def pair_means() -> SeparableOp:
 def dense(operator) -> torch.Tensor:
     n = math.prod(operator.shape_in)
     return operator(torch.eye(n, dtype=F64).reshape(n, *operator.shape_in)).reshape(n, -1).T
-
-
-def test_share_is_one_where_nothing_is_seen():
-    share = null_share(seen_half(), 0.1, seed=0, n_probes=2, prior_sd=0.3)
-    assert torch.allclose(share[4:], torch.ones((), dtype=F64))
-    assert torch.allclose(share[:4], torch.tensor(0.01 / (0.01 + 0.09), dtype=F64), atol=1e-6)
-
-
-def test_share_of_pairs_is_a_half():
-    """Of two voxels their mean is seen, of half the variance, their difference is not."""
-    share = null_share(pair_means(), 1e-3, seed=0, n_probes=64)
-    assert share.mean().item() == pytest.approx(0.5, abs=3 * 0.5 / math.sqrt(64 * share.numel() / 2))
-    assert (share - 0.5).abs().max() < 5 * 0.5 / math.sqrt(64)
-
-
-def test_share_against_dense_algebra():
-    scan, lattice = grid((6, 6, 3), (1.6, 1.6, 4.0)), grid((8, 8, 10), (1.2, 1.2, 1.2))
-    operator = imaging_operator(lattice, scan, gaussian_psf(scan.spacing_mm), dtype=F64)
-    matrix = dense(operator)
-    gram = matrix.T @ matrix
-    exact = 1 - torch.linalg.solve(gram + (0.05 / 0.3) ** 2 * torch.eye(len(gram), dtype=F64), gram).diagonal()
-    exact = exact.reshape(lattice.shape)
-    share = null_share(operator, 0.05, seed=1, n_probes=200)
-    assert (share - exact).abs().mean() < 0.5 / math.sqrt(200)
-    assert share.mean().item() == pytest.approx(exact.mean().item(), abs=0.005)
-    less = null_share(operator, 0.5, seed=1, n_probes=20)
-    assert less.mean() > share.mean(), "more noise, less determined"
 
 
 def test_null_component_is_what_the_operator_does_not_see():
@@ -123,7 +97,7 @@ def test_posterior_sd_against_dense_algebra(is_map):
 
 
 def test_same_seed_same_map_other_seed_another():
-    one, same, other = (null_share(pair_means(), 0.1, seed, n_probes=2) for seed in (0, 0, 1))
+    one, same, other = (posterior_sd(pair_means(), 0.1, (1.0, 1.0, 1.0), seed, 2) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -132,6 +106,26 @@ def test_same_seed_same_map_other_seed_another():
 def test_what_makes_no_map(bad):
     noise_sd, prior_sd, n_probes = bad
     with pytest.raises(BadInputError):
-        null_share(seen_half(), noise_sd, 0, n_probes, prior_sd)
-    with pytest.raises(BadInputError):
         posterior_sd(seen_half(), noise_sd, (1.0, 1.0, 1.0), 0, n_probes, prior_sd)
+
+
+def test_a_single_scan_keeps_its_operator():
+    scan = torch.zeros(8, 6, 5, dtype=F64)
+    operator, noise_sd = joint_view([View(seen_half(), scan, 0.1)], 0)
+    assert isinstance(operator, DiagonalOp)
+    assert noise_sd == 0.1
+
+
+def test_scans_of_a_contrast_tell_together_what_each_tells_in_its_own_noise():
+    """Two scans see the same voxels, the second with twice the noise and half of its voxels hidden."""
+    ones, weight = DiagonalOp(torch.ones(4, 3, 2, dtype=F64)), torch.ones(4, 3, 2, dtype=F64)
+    weight[2:] = 0
+    scan = torch.zeros(4, 3, 2, dtype=F64)
+    views = [View(ones, scan, 0.1, 0), View(ones, scan, 0.2, 0, weight), View(ones, scan, 0.01, 1)]
+    operator, noise_sd = joint_view(views, 0)
+    assert noise_sd == 0.1
+    precision = operator.H(operator(torch.ones(4, 3, 2, dtype=F64))) / noise_sd**2
+    expected = 1 / 0.1**2 + weight / 0.2**2
+    assert torch.allclose(precision, expected)
+    with pytest.raises(BadInputError, match="no scan shows the contrast 2"):
+        joint_view(views, 2)

@@ -1,14 +1,11 @@
-import sys
-from importlib.util import find_spec
-
 import pytest
 import torch
 
-from mrcore.denoisers.classical import tv_denoiser, wavelet_denoiser
+from mrcore.denoisers.classical import tv_denoiser
 from mrcore.denoisers.files import Denoiser, ModelCard, shipped_denoiser
-from mrcore.denoisers.trained import deepinv_denoiser, deepinv_drunet, sliced_denoiser, volume_denoiser
+from mrcore.denoisers.trained import deepinv_denoiser, sliced_denoiser, volume_denoiser
 from mrcore.denoisers.unet import DenoiserNet, DenoiserSettings, denoise
-from mrcore.errors import BadInputError, MissingExtraError
+from mrcore.errors import BadInputError
 from mrcore.random import seeded
 
 SHAPE = (20, 24, 16)
@@ -88,18 +85,3 @@ def test_deepinv_sees_slices_of_unit_scale():
     assert shape == (16, 1, 20, 24)
     assert highest == pytest.approx(1)
     assert sigma == pytest.approx(0.1 / float(noisy.abs().max()))
-
-
-def test_missing_libraries_are_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "deepinv.models", None)
-    with pytest.raises(MissingExtraError, match=r"mrkit\[deepinv\]"):
-        deepinv_drunet()
-    monkeypatch.setitem(sys.modules, "pywt", None)
-    with pytest.raises(MissingExtraError, match=r"mrkit\[wavelet\]"):
-        wavelet_denoiser()
-
-
-@pytest.mark.skipif(find_spec("pywt") is None, reason="needs PyWavelets")
-def test_wavelets_take_noise_away():
-    clean, noisy = image()
-    assert (wavelet_denoiser()(noisy, 0.1) - clean).square().mean() < 0.5 * (noisy - clean).square().mean()

@@ -12,7 +12,7 @@ from scipy import ndimage
 from mrcore.noise_estimate import BACKGROUND, RESIDUAL
 from mrkit.anatomy.scans import find_scans, subject_of
 from mrkit.cli import main
-from mrkit.fidelity.job import too_noisy
+from mrkit.fidelity.compare import too_noisy
 from mrkit.report.plots import BarPlot, Bars, Line, LinePlot, bar_svg, line_svg
 from ulfsim.measurement.facts import ContrastFacts, ScanFacts
 

@@ -12,8 +12,16 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.io.volumes import load_volume
-from mrkit.files.outputs import OutputNames, check_outputs, in_space_of, write_image, write_page, write_tissues
-from mrkit.files.provenance import Provenance
+from mrkit.files.outputs import (
+    ImageOutput,
+    OutputNames,
+    TissueOutput,
+    check_outputs,
+    json_output,
+    text_output,
+    write_results,
+)
+from mrkit.files.provenance import Record
 
 GRID = Grid((6, 5, 4), np.diag([-1.5, 2.0, 3.0, 1.0]))
 
@@ -48,7 +56,7 @@ def test_input_is_never_written_over_even_with_force(tmp_path):
 def test_provenance_names_files_by_content_not_by_folder(tmp_path):
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(b"content")
-    values = Provenance({"image": path}, 7, {"VoxelMm": 1.5}, ("a note",)).sidecar()
+    values = Record({"image": path}, 7, {"VoxelMm": 1.5}, ("a note",)).sidecar()
     assert values == {
         "Sources": ["scan.nii.gz"],
         "SourcesSHA256": {"scan.nii.gz": hashlib.sha256(b"content").hexdigest()},
@@ -62,20 +70,36 @@ def test_provenance_names_files_by_content_not_by_folder(tmp_path):
 def test_results_stay_in_the_world_space_of_their_source(tmp_path):
     source = Volume(torch.ones(GRID.shape), GRID, {"SpaceCode": 4})
     data = torch.arange(120.0).reshape(GRID.shape)
-    write_image(in_space_of(source, Volume(data, GRID)), tmp_path / "a.nii.gz", {}, force=False)
     prob = torch.zeros((3, *GRID.shape))
     prob[0, 1], prob[1, 2], prob[2, 3] = 1, 1, 1
     target = OutputNames(tmp_path, "b")
-    written = write_tissues(TissueMap(prob, TISSUES, GRID), target, "sr", {}, source, force=False)
-    assert written == target.tissues("sr")
-    for path in (tmp_path / "a.nii.gz", *written):
+    image = ImageOutput(tmp_path / "a.nii.gz", Volume(data, GRID), source, {"Units": "s"})
+    tissues = TissueOutput(target, "sr", TissueMap(prob, TISSUES, GRID), source)
+    written = write_results([image, tissues], {"Seed": 3}, force=False)
+    assert written == [tmp_path / "a.nii.gz", *target.tissues("sr")]
+    sidecars = [json.loads((tmp_path / name).read_text()) for name in ("a.json", "b_sr_dseg.json")]
+    assert [(values["Seed"], values.get("Units")) for values in sidecars] == [(3, "s"), (3, None)]
+    for path in written:
         header = nib.load(path).header
         assert (int(header["sform_code"]), int(header["qform_code"])) == (4, 4)
     assert torch.equal(load_volume(tmp_path / "a.nii.gz").data, data)
 
 
 def test_page_is_written_whole_and_not_over_another(tmp_path):
-    write_page("<p>\u00d7</p>", tmp_path / "new" / "a.html", force=False)
+    page = text_output(tmp_path / "new" / "a.html", "<p>\u00d7</p>")
+    assert write_results([page], {}, force=False) == [page.path]
     assert (tmp_path / "new" / "a.html").read_text(encoding="utf-8") == "<p>\u00d7</p>"
     with pytest.raises(BadInputError, match="exists already"):
-        write_page("", tmp_path / "new" / "a.html", force=False)
+        write_results([page], {}, force=False)
+
+
+def test_numbers_that_json_cannot_hold_become_null(tmp_path):
+    write_results([json_output(tmp_path / "a.json", {"b": float("nan"), "a": 1.5}, sort_keys=True)], {}, force=False)
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": 1.5,\n  "b": null\n}\n'
+
+
+def test_a_record_without_chance_has_no_seed():
+    record = Record(parameters={"a": 1})
+    assert "Seed" not in record.sidecar()
+    assert record.settings == {"a": 1}
+    assert Record(seed=0).settings == {"seed": 0}

@@ -13,15 +13,16 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrkit.files.provenance import Record
-from mrkit.quantification.page import QuantifyPage, build_quantify_page, planes_of, quantify_report
+from mrkit.quantification.page import Shown, planes_of, quantify_report
 from mrkit.quantification.quantify import Quantified
 from mrkit.quantification.scales import LIPARI, NAVIA, T1_SCALE, T2_SCALE
 from mrkit.quantification.scores import KnownMaps, difference_table, map_errors
 from mrkit.report.pictures import BACKGROUND, quantity_picture
+from mrkit.report.report import build_page
 
 SHAPE = (12, 12, 1)
 GRID = Grid(SHAPE, np.diag([2.0, 2.0, 5.0, 1.0]))
-RECORD = Record(seed=4, segmenter="", notes=("<b>beware</b>",))
+RECORD = Record(seed=4, notes=("<b>beware</b>",))
 
 
 @cache
@@ -115,14 +116,17 @@ def test_a_volume_has_three_planes():
 
 
 def test_the_page_shows_every_method_beside_the_truth():
-    page = QuantifyPage({"ours": result(), "plain": result(t1=1.2)}, RECORD, {"T1w": result().t1_s}, truth())
-    titles = [figure.title for figure in quantify_report(page).figures]
+    report = quantify_report(
+        Shown({"ours": result(), "plain": result(t1=1.2)}, {"T1w": result().t1_s}, truth()), RECORD
+    )
+    titles = [figure.title for figure in report.figures]
     assert titles[:3] == ["T1, truth", "T1, ours", "T1, plain"]
     assert {"Error of T2, plain", "PD, ours", "Uncertainty of T1", "Residual", "T1w"} <= set(titles)
-    html = build_quantify_page(page)
+    html = build_page(report, "quantify.html.j2")
+    assert "Histograms" in html
     assert "&lt;b&gt;beware&lt;/b&gt;" in html
     assert "ours: settled" in html
-    assert build_quantify_page(page) == html
-    alone = quantify_report(QuantifyPage({"ours": result()}, RECORD))
+    assert build_page(report, "quantify.html.j2") == html
+    alone = quantify_report(Shown({"ours": result()}), RECORD)
     assert not any("truth" in figure.title or "Error" in figure.title for figure in alone.figures)
     assert alone.tables[0].title == "Methods"

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mrcore.errors import BadInputError
-from mrkit.report.report import Better, Column, Figure, Report, Row, Table, best_rows, build_report, format_number
+from mrkit.files.provenance import Record
+from mrkit.report.report import Better, Column, Figure, Report, Row, Table, best_rows, build_page, format_number
 
 COLUMN = Column("x", better=Better.HIGHER, digits=2)
 
@@ -26,7 +27,7 @@ def test_the_best_of_a_column(better, values, best):
     rows = [Row(str(v), (v,)) for v in values]
     table = Table("t", (replace(COLUMN, better=better),), (*rows, Row("truth", (2.5,), is_reference=True)))
     assert best_rows(table, 0) == best
-    html = build_report(Report("t", "s", tables=(table,)))
+    html = build_page(Report("t", "s", Record(), tables=(table,)))
     assert html.count('<td class="best">') == len(best)
 
 
@@ -56,6 +57,6 @@ def test_tables_of_another_shape_are_refused():
 
 def test_a_definition_that_columns_share_is_said_once():
     columns = tuple(Column(name, definition=text) for name, text in (("a", "one"), ("b", "two"), ("c", "one")))
-    html = build_report(Report("t", "s", tables=(Table("t", columns, ()), Table("u", columns[:1], ()))))
+    html = build_page(Report("t", "s", Record(), tables=(Table("t", columns, ()), Table("u", columns[:1], ()))))
     assert html.count("<dd>one</dd>") == 1
     assert "<dt>a, c</dt>" in html

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from mrkit.superresolution.stacks import prepare_stacks
 from operators import grid
 
 from inr.scans.alignment import Pose, apart, posed
@@ -17,6 +16,7 @@ from mrcore.noise import add_noise
 from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from mrkit.superresolution.lattice import on_lattice
+from mrkit.superresolution.prepare import prepare
 
 SPACING = (6.0, 6.0, 12.0)
 MOVED = (Pose((2.0, -3.0, 4.0), (-5.0, 3.0, 6.0)), Pose((-3.0, 1.0, 2.0), (4.0, -6.0, 2.0)))
@@ -55,11 +55,11 @@ def test_scans_of_two_contrasts_are_laid_over_the_first(head, t2w):
     )
     # What is given counts more than a name.
     weightings = ("T1w", "T1w", "T2w")
-    ready = prepare_stacks(scans, voxel_mm=6.0, tissues=seen_by(head, scans[0]), weightings=weightings)
+    ready = prepare(scans, voxel_mm=6.0, tissues=seen_by(head, scans[0]), weightings=weightings)
     assert ready.contrasts == ("T1w", "T2w")
-    assert [stack.contrast for stack in ready.stacks.stacks] == [0, 0, 1]
-    assert ready.stacks.stacks[0].pose == Pose()
-    for stack, true in zip(ready.stacks.stacks[1:], MOVED, strict=True):
+    assert [stack.contrast for stack in ready.data.stacks] == [0, 0, 1]
+    assert ready.data.stacks[0].pose == Pose()
+    for stack, true in zip(ready.data.stacks[1:], MOVED, strict=True):
         left = apart(stack.pose, true, stack.scan.grid)
         assert left.angle_deg < 2
         assert left.distance_mm < 1.5
@@ -79,11 +79,11 @@ def t2w_grey(t2w) -> float:
 
 def test_the_first_scan_is_the_frame_and_t1w_is_what_is_segmented(head, t2w):
     scans = (scanned(t2w.image, "T2w"), scanned(head.image, "T1w", (1, 2, 0), MOVED[0]))
-    ready = prepare_stacks(scans, voxel_mm=6.0)
+    ready = prepare(scans, voxel_mm=6.0)
     assert ready.contrasts == ("T1w", "T2w")
-    assert [stack.contrast for stack in ready.stacks.stacks] == [1, 0]
-    assert ready.stacks.stacks[0].pose == Pose()
-    left = apart(ready.stacks.stacks[1].pose, MOVED[0], scans[1].grid)
+    assert [stack.contrast for stack in ready.data.stacks] == [1, 0]
+    assert ready.data.stacks[0].pose == Pose()
+    left = apart(ready.data.stacks[1].pose, MOVED[0], scans[1].grid)
     assert left.angle_deg < 2
     assert left.distance_mm < 1.5
     # Segmented where the first scan lies, not where the T1w does.
@@ -95,11 +95,11 @@ def test_the_first_scan_is_the_frame_and_t1w_is_what_is_segmented(head, t2w):
 def test_scans_that_cannot_be_used_together_are_refused(head):
     scan = scanned(head.image, "T1w")
     with pytest.raises(BadInputError, match="got 1 scans and 2 weightings"):
-        prepare_stacks((scan,), weightings=("T1w", "T2w"))
+        prepare(scan, weightings=("T1w", "T2w"))
     with pytest.raises(BadInputError, match="output voxel must lie between"):
-        prepare_stacks((scan, scan), voxel_mm=20.0)
+        prepare((scan, scan), voxel_mm=20.0)
     far = np.array(scan.grid.affine)
     far[:3, 3] += 5000.0
     elsewhere = Volume(torch.rand(scan.grid.shape), dataclasses.replace(scan.grid, affine=far))
     with pytest.raises(BadInputError, match="do not overlap"):
-        prepare_stacks((scan, elsewhere), voxel_mm=6.0, tissues=seen_by(head, scan))
+        prepare((scan, elsewhere), voxel_mm=6.0, tissues=seen_by(head, scan))

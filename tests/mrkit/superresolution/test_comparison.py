@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from operators import grid
+from prepared import one_scan
 
 from inr.fitting.fit import FitSettings
 from inr.fitting.methods import METHODS
@@ -13,13 +14,13 @@ from mrcore.data.acquisition import gaussian_psf
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.forward import imaging_operator, predict
 from mrcore.noise import add_noise
-from mrcore.noise_estimate import NoiseEstimate
 from mrcore.random import seeded
+from mrkit.files.provenance import Record
 from mrkit.report.pictures import sections, window_of
-from mrkit.report.report import Report, best_rows, build_report
+from mrkit.report.report import Report, best_rows, build_page
 from mrkit.superresolution import comparison
-from mrkit.superresolution.comparison import compare, contrast_of, methods
-from mrkit.superresolution.prepare import PreparedScan
+from mrkit.superresolution.comparison import compare_methods, contrast_of, methods
+from mrkit.superresolution.prepare import Prepared
 from mrkit.superresolution.trust_page import comparison_figures, comparison_json, comparison_table
 
 LATTICE, SCAN = grid((24, 24, 20), (2.0,) * 3), grid((24, 24, 8), (2.0, 2.0, 5.0))
@@ -33,29 +34,28 @@ def truth() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def ready() -> PreparedScan:
+def ready() -> Prepared:
     operator = imaging_operator(LATTICE, SCAN, gaussian_psf(SCAN.spacing_mm))
     scan = Volume(add_noise(predict(operator, truth()), NOISE_SD, seeded(3, "test_comparison")), SCAN)
     prob = torch.stack([torch.zeros(LATTICE.shape), (truth() == 0.6).float(), (truth() == 1.0).float()])
     tissues = TissueMap(prob, TISSUES, LATTICE)
-    noise = NoiseEstimate(200 * NOISE_SD, "given", 1000, "noise is given")
     start = cubic(scan, LATTICE).data
-    return PreparedScan(scan, 200.0, noise, LATTICE, LATTICE, operator, start, truth() > 0, tissues, None, ())
+    return one_scan(scan, 200.0, NOISE_SD, LATTICE, operator, start, truth() > 0, tissues)
 
 
 @pytest.fixture(scope="module")
 def compared(ready):
     calls = []
 
-    def few(settings, seed, priors):
-        real = methods(settings, seed, priors)
+    def few(ready, settings, seed, priors):
+        real = methods(ready, settings, seed, priors)
         chosen = {name: real[name] for name in ("cubic", "Huber-TV", "INR, default")}
-        return {**chosen, "truth": ("The truth.", lambda scene: calls.append(scene) or truth())}
+        return {**chosen, "truth": ("The truth.", lambda scene: calls.append(scene) or truth()[None])}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "methods", few)
-        found = compare(ready, FitSettings(n_steps=15, tv_weight=0.5), 0, {}, ready.tissues)
-    assert [scene.scan is ready.scan for scene in calls] == [True, False]
+        found = compare_methods(ready, FitSettings(n_steps=15, tv_weight=0.5), 0, {}, ready.tissues)
+    assert [scene.is_whole for scene in calls] == [True, False]
     return found
 
 
@@ -81,15 +81,15 @@ def test_table_figures_and_file_say_the_same(compared, ready):
     planes = sections(LATTICE, ready.tissues.mask)
     figures = comparison_figures(compared, planes, window_of(compared.judged[3].image, ready.tissues.mask))
     assert [figure.title for figure in figures] == [one.name for one in compared.judged]
-    assert "All methods on this scan" in build_report(Report("t", "s", tables=(table,)))
+    assert "All methods on this scan" in build_page(Report("t", "s", Record(), tables=(table,)))
     said = comparison_json(compared)
     assert said["methods"]["truth"]["Held-out error (noise sd)"] == compared.judged[3].held_out
     assert said["held_out_voxels"] == compared.n_voxels > 30
 
 
-def test_every_method_is_compared():
+def test_every_method_is_compared(ready):
     prior = object()
-    names = list(methods(FitSettings(), 0, {"denoiser prior": prior}))
+    names = list(methods(ready, FitSettings(), 0, {"denoiser prior": prior}))
     for name in ("trilinear", "cubic", "Tikhonov", "Huber-TV", "TV + Hessian", "INR, denoiser prior"):
         assert name in names
     assert {f"INR, {name}" for name in METHODS} < set(names)
@@ -97,14 +97,14 @@ def test_every_method_is_compared():
 
 
 def test_finished_images_are_not_made_again(ready, monkeypatch):
-    only = {"cubic": methods(FitSettings(), 0, {})["cubic"]}
+    only = {"cubic": methods(ready, FitSettings(), 0, {})["cubic"]}
     monkeypatch.setattr(comparison, "methods", lambda *_: only)
     kept = {}
 
     def keep(name, make):
         return kept[name] if name in kept else kept.setdefault(name, make())
 
-    first, again = (compare(ready, FitSettings(), 0, {}, ready.tissues, keep).judged[0] for _ in range(2))
+    first, again = (compare_methods(ready, FitSettings(), 0, {}, ready.tissues, keep).judged[0] for _ in range(2))
     assert len(kept) == 2
     assert first.seconds is not None
     assert again.seconds is None

@@ -10,7 +10,6 @@ from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError, GridMismatchError
 from mrkit.superresolution.contrast import (
     OWN,
-    levels_of_bloch,
     levels_without_gains,
     map_contrast,
     own_contrast,
@@ -64,14 +63,6 @@ def test_borders_have_no_dips_where_gains_by_probability_make_them():
     curve = map_contrast(Volume(values, GRID), tissues, {"CSF": 0.3, "GM": 0.5, "WM": 1.0}, "test").image.data[:, 0, 0]
     assert float(torch.diff(curve).min()) > 0
     assert float(curve[-1]) == pytest.approx(3.0, rel=0.01)
-
-
-def test_zero_stays_zero_and_the_target_is_kept_by_the_bloch_levels():
-    image, tissues = borders()
-    predicted = bloch_spread(PulseSequence("T1w", tr_s=1.5, te_s=0.005, ti_s=0.3), 3.0)
-    levels = levels_of_bloch(tissue_levels(image, tissues), predicted)
-    assert levels["WM"] == pytest.approx(1.0)
-    assert levels["GM"] == pytest.approx(predicted.relative[predicted.names.index("GM")])
 
 
 def test_contrast_beyond_the_reference_or_the_bloch_equations_is_said():

@@ -9,7 +9,6 @@ from operators import grid
 
 from inr.fields.multilevel import FieldSettings
 from inr.fitting.fit import Fit, FitSettings, fit
-from inr.scans.single import OneScan
 from mrcore.data.acquisition import gaussian_psf
 from mrcore.data.volume import Volume
 from mrcore.denoisers.files import shipped_denoiser
@@ -19,8 +18,7 @@ from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from mrkit.superresolution.fitting import denoiser_prior
 from mrkit.superresolution.lattice import on_lattice
-from mrkit.superresolution.prepare import PreparedScan, prepare
-from mrkit.superresolution.stacks import prepare_stacks
+from mrkit.superresolution.prepare import Prepared, prepare
 
 SPACING = (7.0, 7.0, 12.0)
 QUICK = FitSettings(field=FieldSettings(spacings_mm=(24.0,)), n_steps=4)
@@ -38,25 +36,24 @@ def scan(head):
     return Volume(add_noise(clean, 0.02, seeded(1, "scan")), header, {"SourceFile": "sub-01_T1w.nii.gz"})
 
 
-def fitted(ready: PreparedScan) -> Fit:
-    data = OneScan(ready.scan.data, ready.operator, ready.noise_sd)
-    return fit(data, ready.lattice, ready.start[None], ready.foreground, ready.tissues, 0, QUICK, ready.resegment)
+def fitted(ready: Prepared, resegment=None) -> Fit:
+    return fit(ready.data, ready.lattice, ready.start, ready.foreground, ready.tissues, 0, QUICK, resegment)
 
 
 def test_one_scan(head, scan):
     brain = on_lattice(head.tissues, scan.grid).mask
     ready = prepare(scan, voxel_mm=7.0, mask=brain)
-    expected = fitted(ready)
+    expected = fitted(ready, ready.resegment)
     with Elsewhere():
         there = ready.to(ELSEWHERE)
-        moved = (there.scan.data, there.operator, there.start, there.foreground, there.tissues.prob)
+        moved = (there.data.scan, there.data.operator, there.start, there.foreground, there.tissues.prob)
         assert {x.device for x in moved} == {ELSEWHERE}
-        segmented = there.resegment(there.start)
+        segmented = there.resegment(there.start[0])
         assert segmented.device == ELSEWHERE
-        found = fitted(there).to("cpu")
+        found = fitted(there, there.resegment).to("cpu")
         back = there.to("cpu")
         segmented = segmented.cpu()
-    assert torch.equal(segmented, ready.resegment(ready.start))
+    assert torch.equal(segmented, ready.resegment(ready.start[0]))
     assert torch.equal(back.start, ready.start)
     torch.testing.assert_close(found.image, expected.image, atol=1e-3, rtol=0)
 
@@ -64,12 +61,12 @@ def test_one_scan(head, scan):
 def test_several_scans(head, scan):
     tissues = on_lattice(head.tissues, scan.grid)
     other = dataclasses.replace(scan, meta={"SourceFile": "sub-01_T2w.nii.gz"})
-    ready = prepare_stacks([scan, other], voxel_mm=7.0, tissues=tissues)
+    ready = prepare([scan, other], voxel_mm=7.0, tissues=tissues)
     with Elsewhere():
         there = ready.to(ELSEWHERE)
-        assert {x.device for x in (*there.stacks.operators, there.stacks.support, there.start)} == {ELSEWHERE}
-        found = fit(there.stacks, there.lattice, there.start, there.foreground, there.tissues, 0, QUICK).to("cpu")
-    expected = fit(ready.stacks, ready.lattice, ready.start, ready.foreground, ready.tissues, 0, QUICK)
+        assert {x.device for x in (*there.data.operators, there.data.support, there.start)} == {ELSEWHERE}
+        found = fitted(there).to("cpu")
+    expected = fitted(ready)
     torch.testing.assert_close(found.images, expected.images, atol=1e-3, rtol=0)
 
 

@@ -15,7 +15,7 @@ from ulfsim.artefacts.artefacts import NO_ARTEFACTS
 from ulfsim.artefacts.draws import MILD
 from ulfsim.protocols.presets import PRESETS, Preset, bloch_snr
 from ulfsim.protocols.ranges import BROAD, SWOOP_LIKE, artefacts_of, draw, from_json, to_json
-from ulfsim.protocols.targets import from_numbers
+from ulfsim.protocols.targets import target_snr
 
 N = 400
 
@@ -89,7 +89,7 @@ def test_numbers_are_independent(draws):
 
 
 def test_a_target_distribution_takes_the_place_of_snr_ranges():
-    target = from_numbers({"CSF": 20.0, "GM": 50.0, "WM": 60.0}, spread=0.1)
+    target = target_snr({"CSF": 20.0, "GM": 50.0, "WM": 60.0}, spread=0.1)
     ranges = dataclasses.replace(SWOOP_LIKE, target=target)
     drawn = draw(ranges, 1, "a")
     assert drawn.snr == target.draw(1, "a")
@@ -129,7 +129,7 @@ def test_artefacts_follow_the_draw_and_the_grid():
 
 @pytest.mark.parametrize("ranges", [SWOOP_LIKE, BROAD], ids=["swoop", "broad"])
 def test_json_and_pickle_are_exact(ranges):
-    target = from_numbers({"CSF": 20.0, "GM": 50.0, "WM": 60.0}, spread=0.1, common_spread=0.3)
+    target = target_snr({"CSF": 20.0, "GM": 50.0, "WM": 60.0}, spread=0.1, common_spread=0.3)
     for each in (ranges, dataclasses.replace(ranges, target=target, artefacts=None)):
         assert from_json(json.loads(json.dumps(to_json(each)))) == each
         assert pickle.loads(pickle.dumps(each)) == each

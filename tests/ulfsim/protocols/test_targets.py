@@ -7,7 +7,7 @@ from mrcore.data.volume import TISSUES
 from mrcore.errors import BadInputError
 from ulfsim.measurement.contrast import ContrastStats
 from ulfsim.protocols.presets import PRESETS
-from ulfsim.protocols.targets import TargetSnr, from_numbers, from_preset, from_stats
+from ulfsim.protocols.targets import TargetSnr, from_preset, from_stats, target_snr
 
 SNR = {"CSF": 14.0, "GM": 40.1, "WM": 50.8}
 
@@ -22,7 +22,7 @@ def _logs(target, n=4000):
 
 
 def test_numbers_without_spread_and_presets_draw_themselves():
-    for target in (from_numbers(SNR), from_preset(PRESETS["hyperfine-t1w"])):
+    for target in (target_snr(SNR), from_preset(PRESETS["hyperfine-t1w"])):
         assert dict(target.draw(3, "any")) == pytest.approx(SNR)
         assert dict(target.median) == pytest.approx(SNR)
         assert target.n_scans == 0
@@ -65,16 +65,16 @@ def test_draws_have_the_mean_and_the_covariance():
 
 
 def test_spreads_of_numbers():
-    each = _logs(from_numbers(SNR, spread=0.2), 2000)
+    each = _logs(target_snr(SNR, spread=0.2), 2000)
     assert each.std(0) == pytest.approx([0.2] * 3, rel=0.1)
     assert abs(np.corrcoef(each[:, 1], each[:, 2])[0, 1]) < 0.1
-    together = _logs(from_numbers(SNR, common_spread=0.2), 200)
+    together = _logs(target_snr(SNR, common_spread=0.2), 200)
     assert together[:, 2] - together[:, 1] == pytest.approx([math.log(50.8 / 40.1)] * 200)
     assert together[:, 1].std() == pytest.approx(0.2, rel=0.2)
 
 
 def test_draws_depend_on_seed_and_key_alone():
-    target = from_numbers(SNR, spread=0.1)
+    target = target_snr(SNR, spread=0.1)
     assert target.draw(1, "a") == target.draw(1, "a")
     assert target.draw(1, "a") != target.draw(2, "a")
     assert target.draw(1, "a") != target.draw(1, "b")
@@ -82,9 +82,9 @@ def test_draws_depend_on_seed_and_key_alone():
 
 def test_bad_targets_are_refused():
     with pytest.raises(BadInputError, match="positive SNR"):
-        from_numbers({"WM": 0.0})
+        target_snr({"WM": 0.0})
     with pytest.raises(BadInputError, match="negative"):
-        from_numbers(SNR, spread=-0.1)
+        target_snr(SNR, spread=-0.1)
     with pytest.raises(BadInputError, match="at least one"):
         from_stats([])
     with pytest.raises(BadInputError, match="0 or infinity"):
