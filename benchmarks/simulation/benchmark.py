@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]
 def _speed(options: argparse.Namespace, store: Store) -> list[Row]:
     image = options.data / HEAD
     volume = to_float32(load_volume(image))
-    tissues = find_tissues(volume, None, None, None, [])
+    tissues, _ = find_tissues(volume)
     peers = Peers(options.peers_python, options.ulf_synth)
     return speed(image, volume, tissues, peers, options.repeats, options.threads)
 

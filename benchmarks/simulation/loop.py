@@ -122,7 +122,7 @@ def real_check(t1: Path, ulf: Path, n_seeds: int, store: Store) -> list[Row]:
 def _real(ulf: Path, contrast: str) -> tuple[Volume, TissueMap]:
     """Return a real scan and its tissues: those of the T1w scan of the same session, laid over it."""
     first = to_float32(load_volume(ulf / "lowgan_MS017_64mT_T1w.nii.gz"))
-    tissues = find_tissues(first, None, None, None, [])
+    tissues, _ = find_tissues(first)
     if contrast == "T1w":
         return first, tissues
     scan = to_float32(load_volume(ulf / f"lowgan_MS017_64mT_{contrast}.nii.gz"))
@@ -136,7 +136,7 @@ def _real_rows(
     contrast: str, name: str, path: Path, t1w: Path, real: Volume, tissues: TissueMap, n_seeds: int
 ) -> list[Row]:
     volume = to_float32(load_volume(path))
-    own = find_tissues(to_float32(load_volume(t1w)), None, None, None, [])
+    own, _ = find_tissues(to_float32(load_volume(t1w)))
     source = Volume(volume.data.clamp_min(0), volume.grid, volume.meta)
     wanted = scan_facts(real, tissues, "real")
     level = float(real.data[tissues.mask].mean())

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
-from mrkit.superresolution.several import chosen_weight_of
-from mrkit.superresolution.stacks import PreparedStacks
 from torch import Tensor
 
-from inr.fitting.fit import FitSettings, fit
+from inr.fitting.fit import FitSettings
 from inr.fitting.methods import METHODS as FIELDS
 from inr.fitting.prior import Prior
 from inr.fitting.tv_hessian import TvHessianSettings, for_noise, tv_hessian
 from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
-from inr.scans.single import OneScan
 from inr.scans.stacks import Stacks, tikhonov_of
 from inr.voxels import cubic, tikhonov, trilinear
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.spatial.resampling import resample
 from mrkit.anatomy.atlas import atlas_prior, atlas_segmenter
 from mrkit.anatomy.template import load_template
-from mrkit.superresolution.fitting import align_guess, denoiser_prior, warm_started
-from mrkit.superresolution.prepare import PreparedScan
-from mrkit.superresolution.superresolve import chosen_weight
+from mrkit.superresolution.fitting import (
+    FitPlan,
+    align_guess,
+    chosen_weight,
+    denoiser_prior,
+    fit_prepared,
+    started_from,
+)
 from superresolution.scene import Scene
 
 DEFAULT, TV, TV_HESSIAN, CUBIC = "default", "Huber-TV", "TV + Hessian", "cubic"
@@ -76,7 +77,7 @@ def by_tikhonov(scene: Scene, seed: int) -> Result:
     if isinstance(scene.data, Stacks):
         found = tikhonov_of(scene.data)
         return Result(scene.rendered(found.x[0].clamp_min(0)), found.converged)
-    begin, one = cubic(scene.first, scene.lattice).data, cast("OneScan", scene.data)
+    begin, one = cubic(scene.first, scene.lattice).data, scene.data
     found = tikhonov(one.operator, one.scan, one.noise_sd, begin, scene.lattice.spacing_mm)
     return Result(scene.rendered(found.x.clamp_min(0)), found.converged)
 
@@ -108,10 +109,10 @@ def by_denoiser(scene: Scene, seed: int) -> Result:
 
 def by_template_start(scene: Scene, seed: int) -> Result:
     """Fit the default field from the template, laid over the scan."""
-    notes: list[str] = []
-    ready = cast("PreparedScan", scene.prepared)
-    ready = warm_started(ready, align_guess(ready, load_template().t1, notes))
-    return _fitted(replace(scene, start=ready.start[None]), seed, _default(scene), note="; ".join(notes))
+    ready = scene.prepared
+    guess, note = align_guess(ready, load_template().t1)
+    start = started_from(guess, ready.data, ready.start, ready.lattice)
+    return _fitted(replace(scene, prepared=replace(ready, start=start)), seed, _default(scene), note=note)
 
 
 def by_atlas(scene: Scene, seed: int) -> Result:
@@ -123,7 +124,9 @@ def by_atlas(scene: Scene, seed: int) -> Result:
         return segmenter(Volume(image, scene.lattice), mask).tissues.prob
 
     tissues = TissueMap(resegment(scene.start[0]), scene.tissues.names, scene.lattice)
-    return _fitted(replace(scene, tissues=tissues, resegment=resegment), seed, _default(scene))
+    return _fitted(
+        replace(scene, prepared=replace(scene.prepared, tissues=tissues, resegment=resegment)), seed, _default(scene)
+    )
 
 
 def by_siren(scene: Scene, seed: int) -> Result:
@@ -155,27 +158,15 @@ def _varied(scene: Scene, settings: TvHessianSettings) -> Result:
 
 def _default(scene: Scene) -> FitSettings:
     """Return the default settings; the weight of total variation is chosen by held-out voxels, as the verbs do."""
-    ready = scene.prepared
-    choice = chosen_weight_of(ready) if isinstance(ready, PreparedStacks) else chosen_weight(ready)
-    return FitSettings(tv_weight=choice.weight)
+    return FitSettings(tv_weight=chosen_weight(scene.prepared).weight)
 
 
 def _fitted(scene: Scene, seed: int, settings: FitSettings, prior: Prior | None = None, note: str = "") -> Result:
-    found = fit(
-        scene.data,
-        scene.lattice,
-        scene.start,
-        scene.foreground,
-        scene.tissues,
-        seed,
-        settings,
-        scene.resegment,
-        prior,
-    )
+    found = fit_prepared(scene.prepared, seed, FitPlan(settings, prior))
     tissues = scene.rendered_tissues(found.prob)
     weight = f"weight of total variation {settings.tv_weight:.3g}" if prior is None else ""
-    said = "; ".join(filter(None, (weight, note)))
-    return Result(scene.rendered(found.image), found.solution.converged, tissues, said)
+    notes = "; ".join(filter(None, (weight, note)))
+    return Result(scene.rendered(found.image), found.solution.converged, tissues, notes)
 
 
 METHODS: tuple[Method, ...] = (

@@ -24,7 +24,6 @@ from common.sources import version_of
 from common.store import Store
 from torch import Tensor
 
-from inr.scans.single import OneScan
 from mrcore.data.acquisition import AxisPsf, to_json
 from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
@@ -95,15 +94,6 @@ def published_scene(brain: Brain, name: str, voxel_mm: float) -> tuple[Scene, Ma
         Case(name, PRESETS[PRESET].snr["WM"], SEED, "as published"),
         (scan,),
         ready,
-        ready.scan,
-        ready.scale,
-        OneScan(ready.scan.data, ready.operator, ready.noise_sd),
-        ready.lattice,
-        ready.output_grid,
-        ready.start[None],
-        ready.foreground,
-        ready.tissues,
-        ready.resegment,
         score_target(image, mask, tissues),
         ready.notes,
         cost,

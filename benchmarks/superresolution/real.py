@@ -7,29 +7,28 @@ cubic interpolation from their neighbours, and how white the residuals of the ot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from common.results import Row, measured
 from common.sources import version_of
 from common.store import Store
-from mrkit.superresolution.stacks import prepare_stacks
 from torch import Tensor
 
-from inr.fitting.fit import fit
-from inr.scans.heldout import filled, held_out
+from inr.fitting.fit import FitSettings
+from inr.scans.alignment import Pose
+from inr.scans.heldout import filled, held_out, hide
 from inr.scans.stacks import Stacks, inside
 from inr.trust.ensemble import whiteness
 from inr.voxels import cubic
-from mrcore.data.volume import TissueMap, Volume
-from mrcore.forward import predict
+from mrcore.data.volume import Volume
 from mrcore.io.volumes import load_volume
 from mrcore.noise import residual_z
 from mrcore.spatial.cropping import crop_to
 from mrkit.anatomy.brain import to_float32
 from mrkit.report.pictures import intensity_picture, mosaic_picture, sections, window_of
+from mrkit.superresolution.fitting import FitPlan, fit_data
 from mrkit.superresolution.lattice import on_lattice
+from mrkit.superresolution.prepare import prepare
 from superresolution.slices import fitted_slices
 
 REAL = "Real 64 mT scans: voxels held out and residuals"
@@ -81,23 +80,23 @@ def _fitted(
         for scan, h in zip(scans, hidden, strict=True)
     ]
     with measured() as cost:
-        ready = prepare_stacks(seen, voxel_mm=voxel_mm, weightings=names)
-        parts = zip(ready.stacks.stacks, hidden, strict=True)
-        done = fit(
-            replace(ready.stacks, stacks=tuple(replace(stack, hidden=h) for stack, h in parts)),
-            ready.lattice,
-            ready.start,
-            ready.foreground,
-            ready.tissues,
-            SEED,
-            resegment=ready.resegment,
-        )
-    data = cast("Stacks", done.data)
+        ready = prepare(seen, voxel_mm=voxel_mm, weightings=names)
+        part = hide(ready.data, scans[0].grid.spacing_mm, FOLD, SEED)
+        done = fit_data(ready, part.data, ready.start, SEED, FitPlan(FitSettings()))
+    # Poses and scales that the fit found; the operator of one scan is that of the whole.
+    data = done.data if isinstance(done.data, Stacks) else ready.data
+    expected = data.predictions(done.images)
     rows: list[Row] = []
-    for number, (name, scan) in enumerate(zip(names, scans, strict=True)):
-        truth = scan.data / ready.scales[ready.contrasts.index(name)]
-        found = _audit(data, number, truth, hidden[number], ready.tissues, done.images)
-        pose = data.stacks[number].pose
+    for number, (name, scan, predicted) in enumerate(zip(names, scans, expected, strict=True)):
+        scale, pose = ready.scales[ready.contrasts.index(name)], Pose()
+        seen_grid = scan.grid
+        if isinstance(data, Stacks):
+            pose, seen_grid = data.stacks[number].pose, data.stacks[number].grid
+        brain_there = on_lattice(ready.tissues, seen_grid).mask & inside(seen_grid, ready.lattice)
+        noise_sd = ready.noises[number].sd / scale
+        z = residual_z(scan.data / scale, predicted, noise_sd)
+        of_cubic = (scan.data - seen[number].data) / (scale * noise_sd)
+        found = _audit(z, of_cubic, hidden[number], brain_there)
         moved = {"turn deg": pose.angle_deg, "shift mm": pose.distance_mm}
         rows.append({"table": REAL, "scan": name, "fit": how, "voxel mm": voxel_mm, **found, **moved})
     rows[0] = {**rows[0], "seconds": cost.seconds}
@@ -107,20 +106,13 @@ def _fitted(
     return rows, {name: cut[ready.contrasts.index(name)] for name in names}, brain
 
 
-def _audit(
-    data: Stacks, number: int, truth: Tensor, hidden: Tensor, tissues: TissueMap, images: Tensor
-) -> dict[str, float]:
+def _audit(residual: Tensor, of_cubic: Tensor, hidden: Tensor, brain: Tensor) -> dict[str, float]:
     """Return errors of hidden voxels of the brain in units of the noise, and the whiteness of the others' residuals."""
-    stack = data.stacks[number]
-    predicted = stack.scale * predict(data.operators[number], images[stack.contrast])
-    brain = on_lattice(tissues, stack.grid).mask & inside(stack.grid, data.lattice)
-    residual, at = residual_z(truth, predicted, stack.noise_sd), hidden & brain
-    guess = (truth - stack.scan.data) / stack.noise_sd
-    white = whiteness(residual, brain & ~hidden)
+    at, white = hidden & brain, whiteness(residual, brain & ~hidden)
     return {
         "held-out voxels": int(at.sum()),
         "error / noise": float(residual[at].square().mean().sqrt()),
-        "that of cubic": float(guess[at].square().mean().sqrt()),
+        "that of cubic": float(of_cubic[at].square().mean().sqrt()),
         "residual sd": white.sd,
         **{f"lag 1, axis {axis}": lags[0] for axis, lags in enumerate(white.autocorrelation)},
         "worst / standard error": white.worst,

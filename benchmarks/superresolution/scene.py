@@ -7,16 +7,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from common.brains import FILES, Brain, load_brain, phantom_brain, scan_unlike_the_model, truth_on
 from common.results import Cost, measured
-from mrkit.superresolution.stacks import PreparedStacks, prepare_stacks
 from torch import Tensor
 
-from inr.fitting.tissues import Resegment
-from inr.scans.single import Data, OneScan
+from inr.scans.single import OneScan
 from inr.scans.stacks import Stacks
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
@@ -24,7 +21,7 @@ from mrcore.metrics.scores import Target, score_target
 from mrcore.spatial.cropping import crop_to
 from mrkit.simulation.protocol import Changes
 from mrkit.simulation.simulate import simulate_ulf
-from mrkit.superresolution.prepare import PreparedScan, prepare
+from mrkit.superresolution.prepare import Prepared, prepare
 from ulfsim.protocols.presets import PRESETS
 
 PRESET = "hyperfine-t1w"
@@ -57,37 +54,56 @@ class Case:
 class Scene:
     """What every method of a case is given, and the truth on the output grid.
 
-    `scans` are as simulated; `first` is the first of them relative to `scale`, as all that methods see. `data`,
-    `start` (1, X, Y, Z), `foreground` and `tissues` lie on the lattice and are those of all scans. `labels` are
-    FreeSurfer's of the truth, for the brains that have some.
+    `scans` are as simulated, `prepared` is all that methods see. `labels` are FreeSurfer's of the truth, for the
+    brains that have some.
     """
 
     case: Case
     scans: tuple[Volume, ...]
-    prepared: PreparedScan | PreparedStacks
-    first: Volume
-    scale: float
-    data: Data
-    lattice: Grid
-    output_grid: Grid
-    start: Tensor
-    foreground: Tensor
-    tissues: TissueMap
-    resegment: Resegment | None
+    prepared: Prepared
     goal: Target
     notes: tuple[str, ...]
     preparation: Cost
     labels: Volume | None = None
 
     @property
+    def first(self) -> Volume:
+        """The first scan, relative to WM."""
+        return self.prepared.scans[0]
+
+    @property
+    def data(self) -> OneScan | Stacks:
+        """The scans of the fit."""
+        return self.prepared.data
+
+    @property
+    def lattice(self) -> Grid:
+        """The lattice of the fit."""
+        return self.prepared.lattice
+
+    @property
+    def output_grid(self) -> Grid:
+        """Where results are compared with the truth."""
+        return self.prepared.output_grid
+
+    @property
+    def start(self) -> Tensor:
+        """Images (C, X, Y, Z) that a fit starts from, on the lattice."""
+        return self.prepared.start
+
+    @property
+    def tissues(self) -> TissueMap:
+        """Tissues on the lattice."""
+        return self.prepared.tissues
+
+    @property
     def noise_sd(self) -> float:
-        """Noise of the first scan per real channel, relative to `scale`."""
-        data = self.data
-        return data.stacks[0].noise_sd if isinstance(data, Stacks) else cast("OneScan", data).noise_sd
+        """Noise of the first scan per real channel, relative to WM."""
+        return self.data.views()[0].noise_sd
 
     def rendered(self, image: Tensor) -> Volume:
         """Return an image (X, Y, Z) of the lattice on the output grid, in units of the first scan."""
-        return crop_to(Volume(image * self.scale, self.lattice), self.output_grid)
+        return crop_to(Volume(image * self.prepared.scales[0], self.lattice), self.output_grid)
 
     def rendered_tissues(self, prob: Tensor) -> TissueMap:
         """Return tissue maps (T, X, Y, Z) of the lattice on the output grid."""
@@ -116,36 +132,12 @@ def load(name: str, data: Path, voxel_mm: float) -> Brain:
 
 def scene_of(brain: Brain, case: Case, voxel_mm: float, labels: Volume | None = None) -> Scene:
     """Scan a brain as the case says and do all that precedes a method."""
-    scans, truth, said = _scanned(brain, case)
+    scans, truth, remarks = _scanned(brain, case)
     with measured() as cost:
-        ready = prepare(scans[0], voxel_mm=voxel_mm) if len(scans) == 1 else prepare_stacks(scans, voxel_mm=voxel_mm)
+        ready = prepare(scans, voxel_mm=voxel_mm)
     image, tissues, mask = truth_on(truth, brain.tissues, brain.mask, ready.output_grid)
-    data, start, first, scale = _given(ready)
-    return Scene(
-        case,
-        scans,
-        ready,
-        first,
-        scale,
-        data,
-        ready.lattice,
-        ready.output_grid,
-        start,
-        ready.foreground,
-        ready.tissues,
-        ready.resegment,
-        score_target(image, mask, tissues),
-        (*(f"simulation: {note}" for note in said), *(f"preparation: {note}" for note in ready.notes)),
-        cost,
-        labels,
-    )
-
-
-def _given(ready: PreparedScan | PreparedStacks) -> tuple[Data, Tensor, Volume, float]:
-    """Return data, start (1, X, Y, Z), first scan and its scale."""
-    if isinstance(ready, PreparedStacks):
-        return ready.stacks, ready.start, ready.stacks.stacks[0].scan, ready.scales[0]
-    return OneScan(ready.scan.data, ready.operator, ready.noise_sd), ready.start[None], ready.scan, ready.scale
+    notes = (*(f"simulation: {note}" for note in remarks), *(f"preparation: {note}" for note in ready.notes))
+    return Scene(case, scans, ready, score_target(image, mask, tissues), notes, cost, labels)
 
 
 def _scanned(brain: Brain, case: Case) -> tuple[tuple[Volume, ...], Volume, Sequence[str]]:

@@ -13,18 +13,18 @@ from common.results import Row, measured, target
 from common.sources import version_of
 from common.store import Store
 
-from inr.fitting.fit import Fit, FitSettings, fit
+from inr.fitting.fit import Fit, FitSettings
 from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
-from inr.scans.single import OneScan
 from inr.voxels import cubic, tikhonov
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import covering_grid, imaging_operator
 from mrcore.io.volumes import load_volume
 from mrkit.anatomy.brain import to_float32
 from mrkit.simulation.simulate import simulate_ulf
+from mrkit.superresolution.fitting import FitPlan, chosen_weight, fit_prepared
 from mrkit.superresolution.lattice import lattice_for
-from mrkit.superresolution.prepare import PreparedScan, prepare, psf_of
-from mrkit.superresolution.superresolve import chosen_weight
+from mrkit.superresolution.prepare import Prepared, prepare
+from mrkit.superresolution.scans import psf_of
 from superresolution.scene import PRESET
 from ulfsim.protocols.presets import PRESETS
 
@@ -72,7 +72,7 @@ def timed(scan: Volume, voxel_mm: float) -> list[Row]:
     """Return the seconds and the memory of each stage of `superresolve`, of the preview and of HULFSynth's loop."""
     with measured() as preview:
         lattice, _ = lattice_for(scan, voxel_mm)
-        operator = imaging_operator(lattice, scan.grid, psf_of(scan, []))
+        operator = imaging_operator(lattice, scan.grid, psf_of(scan)[0])
         level = float(scan.data.quantile(0.98))
         begin = cubic(Volume(scan.data / level, scan.grid), lattice).data
         tikhonov(operator, scan.data / level, 0.02, begin, lattice.spacing_mm)
@@ -82,7 +82,7 @@ def timed(scan: Volume, voxel_mm: float) -> list[Row]:
         with measured() as choosing:
             settings = replace(FitSettings(), tv_weight=chosen_weight(ready).weight)
         with measured() as fitting:
-            fitted = _fit(ready, settings)
+            fitted = fit_prepared(ready, SEED, FitPlan(settings))
     rows: list[Row] = [_row(PREVIEW, preview.seconds, preview.cpu_seconds, preview.peak_mib)]
     rows += [
         _row("its preparation: brain, tissues, noise, start", preparation.seconds, preparation.cpu_seconds),
@@ -101,20 +101,6 @@ def _scan(options: argparse.Namespace) -> Volume:
         made = simulate_ulf(brain.volume, preset=PRESET, tissues=brain.tissues, seed=SEED)
         return Volume(made.scan.data, made.scan.grid, {**made.scan.meta, "SkullStripped": True})
     return simulate_ulf(to_float32(load_volume(options.data / HEAD)), preset=PRESET, seed=SEED).scan
-
-
-def _fit(ready: PreparedScan, settings: FitSettings) -> Fit:
-    data = OneScan(ready.scan.data, ready.operator, ready.noise_sd)
-    return fit(
-        data,
-        ready.lattice,
-        ready.start[None],
-        ready.foreground,
-        ready.tissues,
-        SEED,
-        settings,
-        ready.resegment,
-    )
 
 
 def _arithmetic(fitted: Fit, settings: FitSettings, seconds: float) -> list[Row]:
@@ -140,9 +126,9 @@ def _gflop_per_second(n: int = 1024, repeats: int = 6) -> float:
     return 2 * n**3 * repeats / (time.perf_counter() - begin) / 1e9
 
 
-def _hulfsynth(ready: PreparedScan) -> list[Row]:
+def _hulfsynth(ready: Prepared) -> list[Row]:
     """Time the published loop; a step does not depend on the lattice, so a coarse one spares the rendering."""
-    scan = ready.scan
+    scan = ready.scans[0]
     prob = torch.ones(3, *scan.grid.shape) / 3
     tissues = TissueMap(prob, ready.tissues.names, scan.grid)
     settings = HulfSynthSettings(n_steps=HULFSYNTH_STEPS)

@@ -169,6 +169,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
     reference = load_volume(job.contrast_of) if job.contrast_of else None
     if reference is not None:
         require_same_weighting(weightings, reference)
+    init = _read_init(job.init) if job.init else None
     denoiser: Prior | None = denoiser_prior(device=device) if job.prior == "denoiser" or job.compare else None
     members = _members(job, weightings)
     result = superresolve(
@@ -183,7 +184,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         prior=denoiser if job.prior == "denoiser" else None,
         likelihood=LIKELIHOODS[job.likelihood],
         bias_field=job.bias_field,
-        init=_read_init(job.init) if job.init else None,
+        init=init,
         n_members=job.n_members,
         compare={"denoiser prior": denoiser} if denoiser is not None and job.compare else None,
         keep_member=members.image,

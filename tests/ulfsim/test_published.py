@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import Bounds, minimize
 
 from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
-from mrcore.data.volume import TISSUES
+from mrcore.data.volume import TISSUES, Volume
 from mrcore.errors import BadInputError
 from mrcore.phantom import digital_head, head_grid
 from ulfsim.calibration.gains import calibrate, to_json
@@ -14,8 +14,6 @@ from ulfsim.protocols.presets import Preset
 from ulfsim.published import (
     CONTRAST_ONLY,
     calibrate_as_published,
-    calibrate_contrasts_only,
-    contrast_matrix,
     published_simulation,
     published_source,
 )
@@ -34,18 +32,18 @@ def head():
     return digital_head(head_grid(64), seed=1)
 
 
-@pytest.mark.parametrize("ulf", ULF)
-def test_published_matrix_has_rank_2_and_the_direct_ratio_solves_it(ulf):
-    white, grey, fluid = SOURCE_SNR["WM"], SOURCE_SNR["GM"], SOURCE_SNR["CSF"]
-    matrix = contrast_matrix((white, grey, fluid))
-    assert np.linalg.matrix_rank(matrix) == 2
-    null = np.array([1 / white, 1 / grey, 1 / fluid])
-    assert np.abs(matrix @ null).max() < 1e-12
-    contrasts = np.array([ulf[0] - ulf[1], ulf[0] - ulf[2], ulf[1] - ulf[2]])
-    direct = np.array(ulf) / np.array([white, grey, fluid])
-    assert matrix @ direct == pytest.approx(contrasts)
-    # So does the printed solution of the first: another point of the same line.
-    assert matrix @ (direct + 50 * null) == pytest.approx(contrasts)
+def head_with(head, snr):
+    """A source whose tissues have the given SNRs at noise 1, its plan, and the SNRs that its cores show."""
+    levels = torch.tensor([snr[name] for name in TISSUES])[:, None, None, None]
+    image = Volume((head.tissues.prob * levels).sum(0), head.grid)
+    shown = measure(image, head.tissues, 1.0)
+    return published_source(image, head.tissues), plan_scan(head.grid, ACQUISITION), np.array(shown.snr)
+
+
+def matched(source, plan, target, **options):
+    """Gains in the order of TISSUES, and the calibration, for the contrasts of `target`."""
+    found = calibrate_as_published(source, plan, target, noise_sd=1.0, **options)
+    return np.array([found.gains[name] for name in TISSUES]), found
 
 
 def test_the_printed_gains_lie_on_the_line_of_the_direct_ratio():
@@ -57,41 +55,44 @@ def test_the_printed_gains_lie_on_the_line_of_the_direct_ratio():
 
 
 @pytest.mark.parametrize("ulf", ULF)
-def test_contrast_only_mode_meets_contrasts_and_shows_its_freedom(ulf):
-    contrasts = (ulf[0] - ulf[1], ulf[0] - ulf[2], ulf[1] - ulf[2])
-    found = calibrate_contrasts_only(SOURCE_SNR, contrasts)
+def test_contrasts_leave_one_direction_free(head, ulf):
+    """The published matrix has rank 2: row 2 is row 1 + row 3, and the smallest gains are not the true ones."""
+    source, plan, snr = head_with(head, SOURCE_SNR)
+    target = dict(zip(("WM", "GM", "CSF"), ulf, strict=True))
+    gains, found = matched(source, plan, target)
     assert found.gauge == CONTRAST_ONLY
-    assert found.predicted["WM"] - found.predicted["GM"] == pytest.approx(contrasts[0], rel=1e-3)
-    assert found.predicted["WM"] - found.predicted["CSF"] == pytest.approx(contrasts[1], rel=1e-3)
+    fluid, grey, white = gains * snr
+    assert white - grey == pytest.approx(ulf[0] - ulf[1], rel=1e-3)
+    assert white - fluid == pytest.approx(ulf[0] - ulf[2], rel=1e-3)
     # The null vector is (1 / s_W, 1 / s_G, 1 / s_C), and the true gains lie within the interval along it.
-    for name, snr in SOURCE_SNR.items():
-        assert found.null_vector[name] == pytest.approx(1 / snr)
-    offset = ulf[0] - found.predicted["WM"]
+    for name, value in zip(TISSUES, snr, strict=True):
+        assert found.null_vector[name] == pytest.approx(1 / value)
     low, high = found.feasible_interval
-    assert low <= offset <= high
-    assert high - low == pytest.approx(142.0, rel=0.2)
-    # The smallest gains are not the true ones: too much contrast.
-    assert found.predicted["CSF"] < ulf[2]
+    assert low <= ulf[0] - white <= high
+    assert high - low == pytest.approx(snr[0], rel=0.2)
+    assert fluid < ulf[2]
     assert any("exceeds" in w for w in found.warnings)
 
 
-def test_bounds_of_the_contrast_only_mode_hold():
-    found = calibrate_contrasts_only(SOURCE_SNR, (300.0, 350.0, 50.0), upper=0.5)
-    assert max(found.gains.values()) <= 0.5
+def test_bounds_hold(head):
+    source, plan, _ = head_with(head, SOURCE_SNR)
+    gains, found = matched(source, plan, {"WM": 360.0, "GM": 60.0, "CSF": 10.0}, upper=0.5)
+    assert gains.max() <= 0.5
     assert "WM = 0.5" in found.active_bounds
 
 
 def test_solution_is_never_worse_than_the_published_solver(head):
-    """64 starts of trust-constr there; four here, the rest in the benchmark."""
-    white, grey, fluid = SOURCE_SNR["WM"], SOURCE_SNR["GM"], SOURCE_SNR["CSF"]
-    matrix = contrast_matrix((white, grey, fluid))
+    """64 starts of trust-constr there; four here."""
+    source, plan, snr = head_with(head, SOURCE_SNR)
+    fluid, grey, white = snr
+    matrix = np.array([[0, -grey, white], [-fluid, 0, white], [-fluid, grey, 0]])
+    assert np.linalg.matrix_rank(matrix) == 2
     contrasts = np.array([ULF[0][0] - ULF[0][1], ULF[0][0] - ULF[0][2], ULF[0][1] - ULF[0][2]])
 
     def cost(m):
         return float(0.5 * np.square(matrix @ m - contrasts).sum() + 1e-6 * m @ m)
 
-    gains = calibrate_contrasts_only(SOURCE_SNR, tuple(contrasts)).gains
-    ours = cost(np.array([gains["WM"], gains["GM"], gains["CSF"]]))
+    gains, _ = matched(source, plan, dict(zip(("WM", "GM", "CSF"), ULF[0], strict=True)))
     for start in np.random.default_rng(0).uniform(size=(4, 3)):
         found = minimize(
             cost,
@@ -101,18 +102,19 @@ def test_solution_is_never_worse_than_the_published_solver(head):
             method="trust-constr",
             bounds=Bounds(0, 1),
         )
-        assert ours <= found.fun * (1 + 1e-9)
+        assert cost(gains) <= found.fun * (1 + 1e-9)
 
 
-def test_published_sensitivity_is_the_slope_of_the_gains():
-    base = (13.3, 35.5, 22.2)
-    found = calibrate_contrasts_only(SOURCE_SNR, base)
-    for i, pair in enumerate(("WM-GM", "WM-CSF", "GM-CSF")):
-        moved = tuple(c + 0.01 * (i == j) for j, c in enumerate(base))
-        other = calibrate_contrasts_only(SOURCE_SNR, moved)
-        for name in TISSUES:
-            slope = (other.gains[name] - found.gains[name]) / 0.01
-            assert found.sensitivity[name][pair] == pytest.approx(slope, abs=1e-6)
+def test_published_sensitivity_is_the_slope_of_the_gains(head):
+    source, plan, _ = head_with(head, SOURCE_SNR)
+    target = dict(zip(("WM", "GM", "CSF"), ULF[0], strict=True))
+    gains, found = matched(source, plan, target)
+    moves = {"WM": {"WM-GM": 1, "WM-CSF": 1}, "GM": {"WM-GM": -1, "GM-CSF": 1}, "CSF": {"WM-CSF": -1, "GM-CSF": -1}}
+    for moved, effect in moves.items():
+        other, _ = matched(source, plan, {**target, moved: target[moved] + 0.01})
+        for i, name in enumerate(TISSUES):
+            slope = sum(sign * found.sensitivity[name][pair] for pair, sign in effect.items())
+            assert (other[i] - gains[i]) / 0.01 == pytest.approx(slope, abs=1e-6)
     assert set(found.sensitivity["CSF"].values()) == {0.0}  # on its bound
 
 
@@ -156,8 +158,6 @@ def test_published_parts_are_image_times_probability(head):
 
 
 def test_bad_requests_are_refused(head):
-    with pytest.raises(BadInputError, match="positive SNRs"):
-        calibrate_contrasts_only({"WM": 1.0}, (1.0, 1.0, 1.0))
     source, plan = published_source(head.image, head.tissues), plan_scan(head.grid, ACQUISITION)
     with pytest.raises(BadInputError, match="target_snr"):
         calibrate_as_published(source, plan, {"WM": 50.0})

@@ -6,7 +6,7 @@ import torch
 
 from mrcore.errors import BadInputError
 from mrcore.signals.bssfp import bssfp_signals
-from mrcore.signals.epg import SliceProfile, fisp_derivatives, fisp_signals, orders_needed
+from mrcore.signals.epg import SliceProfile, fisp_signals, orders_needed
 from mrcore.signals.mrf_sequence import MrfSequence
 
 
@@ -107,17 +107,12 @@ def test_single_precision_and_a_train_beyond_the_slack():
     assert (fisp_signals(sequence, torch.tensor([1.0, 0.2]), torch.tensor([0.3, 0.01])) - exact).abs().max() < 1e-6
 
 
-def test_gradients_by_differences_and_in_both_modes():
+def test_gradients_by_differences():
     sequence = train(n_frames=12)
     atoms = [double(1.0, 0.5), double(0.1, 0.05), double(1.0, 0.9)]
     for values in atoms:
         values.requires_grad_()
     assert torch.autograd.gradcheck(lambda t1, t2, b1: fisp_signals(sequence, t1, t2, b1), atoms)
-    signals, by_t1, by_t2 = fisp_derivatives(sequence, *(values.detach() for values in atoms))
-    assert torch.allclose(fisp_signals(sequence, *(values.detach() for values in atoms)), signals, atol=1e-13)
-    fisp_signals(sequence, *atoms)[:, 9].sum().backward()
-    assert torch.allclose(by_t1[:, 9], atoms[0].grad, atol=1e-13)
-    assert torch.allclose(by_t2[:, 9], atoms[1].grad, atol=1e-13)
 
 
 def test_b1_scales_the_flip_angles_and_the_profile_averages_them():

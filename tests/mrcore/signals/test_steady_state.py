@@ -8,7 +8,6 @@ from mrcore.data.acquisition import PulseSequence
 from mrcore.errors import BadInputError
 from mrcore.signals.steady_state import (
     Train,
-    ernst_angle_deg,
     inversion_recovery,
     mprage,
     sequence_signal,
@@ -28,13 +27,6 @@ def test_spoiled_gradient_echo_by_hand():
     assert float(spoiled_gre(2.0, 1.0, 0.05, ln2, 0.05, 90.0)) == pytest.approx(2 * 0.5 / math.e)
     # 60 degrees: sin 0.8660254, cos 0.5: 0.8660254 x 0.5 / (1 - 0.25).
     assert float(spoiled_gre(1.0, 1.0, 1.0, ln2, 0.0, 60.0)) == pytest.approx(0.8660254 * 0.5 / 0.75)
-
-
-def test_ernst_angle_is_the_maximum():
-    best = ernst_angle_deg(0.9, 0.02)
-    assert best == pytest.approx(math.degrees(math.acos(math.exp(-0.02 / 0.9))))
-    signal = [float(spoiled_gre(1.0, 0.9, 1.0, 0.02, 0.0, a)) for a in (best - 1, best, best + 1)]
-    assert signal[1] == max(signal)
 
 
 def test_spin_echo_by_hand():

@@ -1,10 +1,8 @@
-import json
-
 import pytest
 
 from mrcore.errors import BadInputError
 from mrcore.signals.tissue import TISSUE_TABLE, relaxation
-from mrcore.signals.tissue_table import load_tissue_table, table_to_json
+from mrcore.signals.tissue_table import load_tissue_table
 
 SAMPLE = """
 # Own values; everything else stays as built in.
@@ -50,13 +48,6 @@ def test_a_table_replaces_what_it_names_and_keeps_the_rest(tmp_path):
     assert "lesion" not in TISSUE_TABLE
     with pytest.raises(BadInputError, match="not extrapolated"):
         relaxation("GM", 1.5, table)
-
-
-def test_json_says_the_same_as_toml_and_is_read_back_exactly(tmp_path):
-    table = load_tissue_table(_write(tmp_path, SAMPLE))
-    text = json.dumps(table_to_json(table))
-    assert load_tissue_table(_write(tmp_path, text, "table.json"), base={}) == table
-    assert load_tissue_table(_write(tmp_path, json.dumps(table_to_json(TISSUE_TABLE)), "b.JSON")) == TISSUE_TABLE
 
 
 GOOD = 'field_t = 0.064\nsource = "own"\n'
