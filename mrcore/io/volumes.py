@@ -43,7 +43,7 @@ def save_volume(
     """Write a volume as float32 NIfTI-1 in mm, with qform and sform, and its JSON sidecar; each atomically.
 
     The same volume gives the same bytes on every day and machine. The code of the world space is `SpaceCode` of
-    `volume.meta`, else 1 (scanner). `sidecar` (None: empty) gets `GeneratedBy`; of `volume.meta` nothing goes into it by
+    `volume.meta`, else 1 (scanner). `sidecar` (None: empty) gets `GeneratedBy`; of `volume.meta` nothing enters by
     itself.
 
     Raises:

@@ -131,23 +131,25 @@ def test_an_image_to_start_from_serves_the_contrast_that_it_explains(done):
     assert any("of the T1w scan's variance" in note for note in notes(folder / "init"))
 
 
-def test_absolute_errors_move_less_for_a_spike(done):
+def test_absolute_errors_move_less_for_scattered_spikes(done):
+    """A voxel in a hundred of both T1w scans: too few to cost a slice its weight."""
     folder, head = done
     spoilt = folder / "spoilt"
     spoilt.mkdir()
+    generator = np.random.default_rng(3)
     for name in (*SPACINGS, "labels"):
-        (spoilt / f"{name}.nii.gz").write_bytes((folder / f"{name}.nii.gz").read_bytes())
-    image = nib.load(folder / "ax_T1w.nii.gz")
-    data = np.asarray(image.dataobj).copy()
-    data[18:22:2, 18:22:2, 8] += 4000
-    nib.Nifti1Image(data, image.affine).to_filename(spoilt / "ax_T1w.nii.gz")
+        image = nib.load(folder / f"{name}.nii.gz")
+        data = np.asarray(image.dataobj).copy()
+        if name.endswith("T1w"):
+            data[(generator.random(data.shape) < 0.01) & (data > 200)] += 1000
+        nib.Nifti1Image(data, image.affine).to_filename(spoilt / f"{name}.nii.gz")
     error = {}
     for likelihood in ("rician", "absolute"):
         assert superresolve(spoilt, likelihood, "--likelihood", likelihood, "--regularisation", "0.5") == 0
         found = load(spoilt / likelihood, "ax_T1w_sr")
         truth, mask = truth_on(head, found.grid)
         error[likelihood] = float((found.data - truth)[mask].square().mean())
-    assert error["absolute"] < 0.8 * error["rician"]
+    assert error["absolute"] < 0.5 * error["rician"]
 
 
 def test_receive_fields_are_taken_out_of_each_contrast(done, tmp_path):
