@@ -19,30 +19,40 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from mrcore.data.grid import cropped
-from mrcore.data.volume import TissueMap, Volume
-from mrcore.errors import MissingExtraError
-from mrcore.phantom import digital_head, head_grid
-from mrkit.anatomy.template import load_template
-from mrkit.report.pictures import (
-    BACKGROUND,
-    Section,
-    Window,
-    intensity_picture,
-    mosaic_picture,
-    sections,
-    signed_picture,
+from mrcore import MissingExtraError, TissueMap, Volume, cropped, digital_head, head_grid
+from mrkit import load_template
+from mrkit.report import BACKGROUND, Section, Window, intensity_picture, mosaic_picture, sections, signed_picture
+from ulfsim import (
+    MILD,
+    NO_ARTEFACTS,
+    PRESETS,
+    Artefacts,
+    calibrated_simulation,
+    draw_artefacts,
+    plan_scan,
+    simulate,
+    source_of,
+    with_margin,
 )
-from ulfsim.artefacts.artefacts import NO_ARTEFACTS, Artefacts, disturbed_operator, from_json, interference_of, to_json
-from ulfsim.artefacts.draws import MILD, draw_artefacts
-from ulfsim.artefacts.encoding import AxisRoles
-from ulfsim.artefacts.fields import B0Distortion, ConcomitantWarp, ReceiveBias, peak_to_peak_ppm
-from ulfsim.artefacts.interference import Spike, Spikes, Zipper
-from ulfsim.artefacts.kspace import IntensityDrift, NyquistGhost, ShotMotion, ShotPose, Wrap
-from ulfsim.plan import plan_scan, with_margin
-from ulfsim.protocols.presets import PRESETS
-from ulfsim.simulation import calibrated_simulation, simulate
-from ulfsim.source.source import source_of
+from ulfsim.artefacts import (
+    AxisRoles,
+    B0Distortion,
+    ConcomitantWarp,
+    IntensityDrift,
+    NyquistGhost,
+    ReceiveBias,
+    ShotMotion,
+    ShotPose,
+    Spike,
+    Spikes,
+    Wrap,
+    Zipper,
+    disturbed_operator,
+    from_json,
+    interference_of,
+    peak_to_peak_ppm,
+    to_json,
+)
 
 torch.set_num_threads(1)
 started = time.perf_counter()

@@ -11,12 +11,18 @@ import time
 import numpy as np
 import torch
 
-from mrcore.data.acquisition import gaussian_psf
-from mrcore.data.grid import Grid, grid_about, to_world
-from mrcore.forward import covering_grid, imaging_operator, predict
-from mrcore.noise import add_noise
-from mrcore.random import seeded
-from mrcore.solvers import conjugate_gradient
+from mrcore import (
+    Grid,
+    add_noise,
+    conjugate_gradient,
+    covering_grid,
+    gaussian_psf,
+    grid_about,
+    imaging_operator,
+    predict,
+    seeded,
+    to_world,
+)
 
 torch.set_num_threads(2)
 started = time.perf_counter()

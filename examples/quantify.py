@@ -11,16 +11,10 @@ import time
 import numpy as np
 import torch
 
-from mrcore.data.grid import Grid, cropped
-from mrcore.phantom import digital_head
-from mrcore.signals.mrf_sequence import MrfSequence
-from mrkit import quantify
-from mrkit.quantification.methods import least_squares
-from mrkit.quantification.quantify import QuantifySettings, weighted_volume
-from recon.coils.loops import loop_coil_maps
-from recon.contrasts import Contrast
-from recon.simulation import simulate_raw
-from recon.trajectories.builders import spiral
+from mrcore import Grid, cropped, digital_head
+from mrcore.signals import MrfSequence
+from mrkit import QuantifySettings, least_squares, quantify, weighted_volume
+from recon import Contrast, loop_coil_maps, simulate_raw, spiral
 
 torch.set_num_threads(1)
 started = time.perf_counter()

@@ -12,13 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrcore.data.grid import to_world
-from mrcore.data.volume import Volume
-from mrcore.io.volumes import load_volume, save_volume
-from mrcore.phantom import digital_head, head_grid
+from mrcore import Volume, digital_head, head_grid, load_volume, save_volume, to_world
 from mrkit import simulate_ulf
-from ulfsim.measurement.contrast import measure
-from ulfsim.plan import plan_scan, tissues_through
+from ulfsim import measure, plan_scan, tissues_through
 
 torch.set_num_threads(1)
 started = time.perf_counter()

@@ -13,12 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrcore.data.volume import Volume
-from mrcore.io.tissues import save_tissues
-from mrcore.io.volumes import load_volume, save_volume
-from mrcore.metrics.similarity import gradient_error, psnr
-from mrcore.phantom import digital_head, head_grid
-from mrcore.spatial.resampling import resample
+from mrcore import Volume, digital_head, head_grid, load_volume, resample, save_tissues, save_volume
+from mrcore.metrics import gradient_error, psnr
 from mrkit import simulate_ulf, superresolve
 
 torch.set_num_threads(1)

@@ -13,10 +13,8 @@ from dataclasses import replace
 import torch
 from torch.utils.data import DataLoader
 
-from mrcore.phantom import digital_head, head_grid
-from ulfsim.dataset import SimulatedPairs
-from ulfsim.protocols.ranges import SWOOP_LIKE, draw
-from ulfsim.source.source import source_of
+from mrcore import digital_head, head_grid
+from ulfsim import SWOOP_LIKE, SimulatedPairs, draw, source_of
 
 torch.set_num_threads(1)
 started = time.perf_counter()

@@ -1,10 +1,14 @@
+from .anatomy.template import Template as Template
 from .anatomy.template import load_template as load_template
 from .files.images import load as load
 from .files.images import save as save
+from .files.provenance import Record as Record
 from .measurement.measure import measure as measure
 from .measurement.measured import Measured as Measured
+from .quantification.input import IsmrmrdOptions as IsmrmrdOptions
 from .quantification.input import load_raw as load_raw
 from .quantification.methods import METHODS as METHODS
+from .quantification.methods import LeastSquaresSettings as LeastSquaresSettings
 from .quantification.methods import Method as Method
 from .quantification.methods import denoised_contrasts as denoised_contrasts
 from .quantification.methods import least_squares as least_squares
@@ -18,6 +22,9 @@ from .simulation.protocol import Changes as Changes
 from .simulation.protocol import Gauge as Gauge
 from .simulation.simulate import SimulatedScan as SimulatedScan
 from .simulation.simulate import simulate_ulf as simulate_ulf
+from .superresolution.comparison import Comparison as Comparison
+from .superresolution.contrast import ReferenceContrast as ReferenceContrast
 from .superresolution.fitting import denoiser_prior as denoiser_prior
 from .superresolution.superresolve import SuperResolved as SuperResolved
 from .superresolution.superresolve import superresolve as superresolve
+from .superresolution.trust import Trust as Trust

@@ -5,12 +5,14 @@ from .contrasts import FLAIR as FLAIR
 from .contrasts import T1W as T1W
 from .contrasts import T2W as T2W
 from .contrasts import Contrast as Contrast
+from .dictionary.dictionary import AtomGrid as AtomGrid
 from .dictionary.dictionary import Dictionary as Dictionary
 from .dictionary.dictionary import bssfp_model as bssfp_model
 from .dictionary.dictionary import build_dictionary as build_dictionary
 from .dictionary.dictionary import fisp_model as fisp_model
 from .dictionary.dictionary import log_grid as log_grid
 from .dictionary.dictionary import signal_blocks as signal_blocks
+from .dictionary.match_index import MatchIndex as MatchIndex
 from .encoding.encoding import Encoding as Encoding
 from .encoding.encoding import subspace_encoding as subspace_encoding
 from .encoding.subspace import Subspace as Subspace
@@ -26,6 +28,8 @@ from .files.trajectories import read_arms as read_arms
 from .files.trajectories import read_pulseq_arms as read_pulseq_arms
 from .files.trajectories import read_trajectory as read_trajectory
 from .files.trajectories import trajectory_of_arms as trajectory_of_arms
+from .methods.baselines import LlrSettings as LlrSettings
+from .methods.baselines import LrtvSettings as LrtvSettings
 from .methods.baselines import locally_low_rank as locally_low_rank
 from .methods.baselines import lrtv as lrtv
 from .methods.baselines import subspace_cg as subspace_cg
@@ -33,7 +37,9 @@ from .methods.baselines import svd_mrf as svd_mrf
 from .methods.maps import Maps as Maps
 from .methods.maps import maps_of as maps_of
 from .methods.mri2qmap import Mri2QmapSettings as Mri2QmapSettings
+from .methods.mri2qmap import Reconstruction as Reconstruction
 from .methods.mri2qmap import mri2qmap as mri2qmap
+from .methods.pnp import PnpSettings as PnpSettings
 from .methods.pnp import pnp_admm as pnp_admm
 from .rawdata import RawData as RawData
 from .simulation import Jitter as Jitter

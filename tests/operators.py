@@ -18,6 +18,7 @@ from mrcore.operators.linop import LinearOp
 from mrcore.operators.nufft import NufftOp
 from mrcore.operators.pointwise import CoilOp, ComplexOp, DiagonalOp
 from mrcore.operators.separable import SeparableOp
+from mrcore.operators.stacked import StackedOp
 from mrcore.operators.warp import WarpAxisOp
 from mrcore.spatial.resampling import ResampleOp, resample_within
 from recon.encoding.operators import FusedNormalOp, PickOp, SubspaceOp
@@ -171,6 +172,8 @@ OPERATORS: dict[str, Callable[[], LinearOp]] = {
     "product real": lambda: separable((4, 3, 2), (2, 3, 4)) @ separable((5, 6, 7), (4, 3, 2)),
     "product complex": lambda: CropOp((4, 3, 6), (3, 2, 4), F64) @ FourierOp((4, 3, 6), C128),
     "sum": lambda: separable((3, 4, 5), (3, 4, 5)) + DiagonalOp(numbers(3, 4, 5)),
+    "stacked scans": lambda: StackedOp((imaging(grid((4, 5, 3), (2, 2, 4))), imaging(grid((5, 3, 4), (2, 4, 2))))),
+    "stacked complex": lambda: StackedOp((nufft(6, 5, 1), nufft(6, 5, 1, n_samples=12))),
     "scaled": lambda: -2.5 * separable((3, 4, 5), (2, 4, 6)),
 }
 

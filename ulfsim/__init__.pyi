@@ -9,6 +9,7 @@ from .calibration.gains import calibrate as calibrate
 from .dataset import Pair as Pair
 from .dataset import SimulatedPairs as SimulatedPairs
 from .dataset import SourceFiles as SourceFiles
+from .kspace_file import KSpace as KSpace
 from .kspace_file import load_k_space as load_k_space
 from .kspace_file import save_k_space as save_k_space
 from .measurement.contrast import ContrastStats as ContrastStats
@@ -28,6 +29,7 @@ from .protocols.presets import Preset as Preset
 from .protocols.ranges import BROAD as BROAD
 from .protocols.ranges import SWOOP_LIKE as SWOOP_LIKE
 from .protocols.ranges import AcquisitionRange as AcquisitionRange
+from .protocols.ranges import Draw as Draw
 from .protocols.ranges import draw as draw
 from .protocols.targets import TargetSnr as TargetSnr
 from .protocols.targets import target_snr as target_snr
@@ -43,4 +45,5 @@ from .transfer import TransferFunction as TransferFunction
 from .transfer import degrade as degrade
 from .transfer import load_transfer as load_transfer
 from .transfer import save_transfer as save_transfer
+from .transfer_fit import ScanPair as ScanPair
 from .transfer_fit import fit_transfer as fit_transfer

@@ -1,5 +1,6 @@
 from .classical import tv_denoiser as tv_denoiser
 from .files import Denoiser as Denoiser
+from .files import ModelCard as ModelCard
 from .files import load_denoiser as load_denoiser
 from .files import save_denoiser as save_denoiser
 from .files import shipped_denoiser as shipped_denoiser

@@ -1,5 +1,6 @@
 from .edges import EdgeSettings as EdgeSettings
 from .edges import edge_f1 as edge_f1
+from .overlap import TissueContrast as TissueContrast
 from .overlap import dice as dice
 from .overlap import dice_by_tissue as dice_by_tissue
 from .overlap import hd95 as hd95
@@ -7,7 +8,9 @@ from .overlap import volume_error_ml as volume_error_ml
 from .overlap import volume_error_relative as volume_error_relative
 from .overlap import volume_ml as volume_ml
 from .overlap import wm_gm_contrast as wm_gm_contrast
+from .scores import RegionScores as RegionScores
 from .scores import Scores as Scores
+from .scores import Target as Target
 from .scores import score_against as score_against
 from .scores import score_image as score_image
 from .scores import score_target as score_target

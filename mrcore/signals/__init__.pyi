@@ -2,6 +2,7 @@ from .bssfp import bssfp_signals as bssfp_signals
 from .epg import SliceProfile as SliceProfile
 from .epg import fisp_signals as fisp_signals
 from .mrf_sequence import MrfSequence as MrfSequence
+from .steady_state import Train as Train
 from .steady_state import inversion_recovery as inversion_recovery
 from .steady_state import mprage as mprage
 from .steady_state import sequence_signal as sequence_signal
@@ -9,6 +10,8 @@ from .steady_state import spin_echo as spin_echo
 from .steady_state import spoiled_gre as spoiled_gre
 from .steady_state import tissue_signals as tissue_signals
 from .tissue import TISSUE_TABLE as TISSUE_TABLE
+from .tissue import Anchor as Anchor
+from .tissue import Relaxation as Relaxation
 from .tissue import Tissue as Tissue
 from .tissue import known_at as known_at
 from .tissue import relaxation as relaxation

@@ -1,3 +1,4 @@
+from .curves import Curve as Curve
 from .pictures import BACKGROUND as BACKGROUND
 from .pictures import Section as Section
 from .pictures import Window as Window
@@ -7,5 +8,15 @@ from .pictures import sections as sections
 from .pictures import signed_picture as signed_picture
 from .pictures import tissue_picture as tissue_picture
 from .pictures import window_of as window_of
+from .plots import Line as Line
+from .plots import LinePlot as LinePlot
+from .report import Column as Column
+from .report import Fact as Fact
+from .report import Figure as Figure
+from .report import Legend as Legend
+from .report import PlotGroup as PlotGroup
 from .report import Report as Report
+from .report import Row as Row
+from .report import Table as Table
+from .report import TextTable as TextTable
 from .report import build_page as build_page

@@ -31,7 +31,7 @@ def test_simulate_equals_predict_bit_for_bit_through_a_prepared_fit():
     ready = prepare(made.scan, voxel_mm=3.0, tissues=seen)
     assert ready.lattice.matches(head.grid, 1e-9)
     assert "point spread: from the scan's sidecar" in ready.notes
-    assert torch.equal(predict(ready.operator, made.truth.data), made.scan.data)
+    assert torch.equal(predict(ready.data.operator, made.truth.data), made.scan.data)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from .artefacts import to_json as to_json
 from .draws import MILD as MILD
 from .draws import STRONG as STRONG
 from .draws import ArtefactRange as ArtefactRange
+from .draws import Chance as Chance
 from .draws import draw_artefacts as draw_artefacts
 from .encoding import AxisRoles as AxisRoles
 from .fields import B0Distortion as B0Distortion

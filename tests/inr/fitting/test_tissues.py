@@ -94,7 +94,7 @@ def test_border_of_a_stripped_brain_is_found_through_thick_slices():
     ready = prepare(scan, voxel_mm=5.0, mask=stripped_mask(scan))  # a given mask is taken as it is
     onto = head.mask.float()
     truth = predict(imaging_operator(head.grid, ready.lattice, gaussian_psf((5.0, 5.0, 5.0))), onto) > 0.5
-    found = support(ready.start, ready.tissues)
+    found = support(ready.start[0], ready.tissues)
     excess = [float(m.sum()) / float(truth.sum()) - 1 for m in (ready.tissues.mask, found)]
     assert excess[0] > 0.1
     assert abs(excess[1]) < 0.5 * excess[0]

@@ -90,5 +90,5 @@ def test_rounding_of_probabilities_is_allowed():
 
 def test_require_same_grid_names_both():
     require_same_grid(GRID, Grid(GRID.shape, GRID.affine), "two scans")
-    with pytest.raises(GridMismatchError, match=r"scan and mask are not .*1 x 2 x 3 mm \(RAS\) against .* \(LAS\)"):
+    with pytest.raises(GridMismatchError, match=r"scan and mask are not .*RAS of 1 x 2 x 3 mm against .*LAS of"):
         require_same_grid(GRID, Grid(GRID.shape, np.diag([-1.0, 2, 3, 1])), "scan and mask")
