@@ -67,16 +67,16 @@ def why_not(timeout_s: float = 120.0) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"its first pass did not end within {timeout_s:g} s"
-    said = (trial.stdout.strip() or trial.stderr.strip() or "nothing was said").splitlines()[-1]
+    problem = (trial.stdout.strip() or trial.stderr.strip() or "nothing was said").splitlines()[-1]
     if trial.returncode == 0:
         return None
     if trial.returncode == _NOT_INSTALLED:
-        return f"it is not installed ({said}); it is built from source, see {_PAGE}"
+        return f"it is not installed ({problem}); it is built from source, see {_PAGE}"
     if trial.returncode == _NOT_LOADED:
-        return f"its library cannot be loaded ({said}); it needs an NVIDIA GPU with a driver, see {_PAGE}"
+        return f"its library cannot be loaded ({problem}); it needs an NVIDIA GPU with a driver, see {_PAGE}"
     if trial.returncode < 0:
         return f"it ended a trial process by signal {-trial.returncode}; rebuild it for this GPU and torch, see {_PAGE}"
-    return f"a trial of it failed ({said})"
+    return f"a trial of it failed ({problem})"
 
 
 class TcnnEncoding(nn.Module):

@@ -100,8 +100,8 @@ def save_denoiser(
     weights = {name: value.to(dtype) for name, value in denoiser.net.state_dict().items()}
     save_tensors(weights, path, header, force=force)
     with atomic_write(card_path, force=force) as temporary:
-        said = {"Format": _FORMAT, "Version": _VERSION, "Settings": settings, "Card": card}
-        temporary.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        content = {"Format": _FORMAT, "Version": _VERSION, "Settings": settings, "Card": card}
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -146,13 +146,13 @@ def shipped_denoiser(n_dims: int, device: torch.device | str = "cpu") -> Denoise
         return load_denoiser(path, device)
 
 
-def _card(said: Mapping[str, Any]) -> ModelCard:
-    low, high = said["noise_range"]
+def _card(content: Mapping[str, Any]) -> ModelCard:
+    low, high = content["noise_range"]
     return ModelCard(
-        sources=tuple(TrainingSource(**source) for source in said["sources"]),
+        sources=tuple(TrainingSource(**source) for source in content["sources"]),
         noise_range=(float(low), float(high)),
-        seed=int(said["seed"]),
-        n_steps=int(said["n_steps"]),
-        held_out=dict(said["held_out"]),
-        notes=tuple(said["notes"]),
+        seed=int(content["seed"]),
+        n_steps=int(content["n_steps"]),
+        held_out=dict(content["held_out"]),
+        notes=tuple(content["notes"]),
     )

@@ -96,8 +96,8 @@ def field_from_sidecar(values: Mapping[str, object]) -> tuple[float | None, tupl
     mislabelled = "hyperfine" not in vendor.lower()
     notes = [f"a Hyperfine scan whose sidecar names the manufacturer '{vendor}' (see dcm2niix#653)"] * mislabelled
     if found is None or found > LARGEST_SWOOP_T:
-        said = "no field" if found is None else f"{found:g} T"
-        notes.append(f"a Hyperfine scan whose sidecar names {said}: taken as {_SWOOP_T} T")
+        field_text = "no field" if found is None else f"{found:g} T"
+        notes.append(f"a Hyperfine scan whose sidecar names {field_text}: taken as {_SWOOP_T} T")
         found = _SWOOP_T
     return found, tuple(notes)
 

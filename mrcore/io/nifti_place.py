@@ -125,7 +125,7 @@ def _grid_problems(shape: tuple[int, ...], affine: Affine, units: str) -> list[P
     low, high = min(grid.spacing_mm), max(grid.spacing_mm)
     if low < SMALLEST_VOXEL_MM or high > LARGEST_VOXEL_MM:
         sizes = " x ".join(f"{s:.4g}" for s in grid.spacing_mm)
-        said = f"the header says {units}" if units != "unknown" else "the header gives no unit, mm was assumed"
-        text = f"voxels of {sizes} mm are not those of an MRI scan ({said}); repair xyzt_units or the voxel size"
+        unit_text = f"the header says {units}" if units != "unknown" else "the header gives no unit, mm was assumed"
+        text = f"voxels of {sizes} mm are not those of an MRI scan ({unit_text}); repair xyzt_units or the voxel size"
         return [Problem(text)]
     return []

@@ -65,9 +65,9 @@ def is_skull_stripped(volume: Volume) -> bool:
     no larger than a brain and not cut off by the field of view. A stripped brain over a noisy background is not
     recognised: give its mask.
     """
-    said = volume.meta.get("SkullStripped")
-    if isinstance(said, bool):
-        return said
+    stated = volume.meta.get("SkullStripped")
+    if isinstance(stated, bool):
+        return stated
     facts = _foreground(_magnitude(volume), volume)
     _log.debug("foreground: %s", facts)
     return facts.clean_background >= 0.94 and 0.05 < facts.volume_l <= LARGEST_BRAIN_L and facts.contact < 0.25

@@ -69,7 +69,7 @@ def quantify_report(
     main = shown.main
     grid = main.t1_s.grid
     planes = planes_of(grid, main.mask)
-    scales = f"T1 {T1_SCALE.said()}, T2 {T2_SCALE.said()}"
+    scales = f"T1 {T1_SCALE.label()}, T2 {T2_SCALE.label()}"
     return Report(
         title=title,
         record=record,
@@ -104,7 +104,7 @@ def _map_figures(shown: Shown, planes: tuple[Section, ...]) -> list[Figure]:
     truth, main = shown.truth, shown.main
     figures = []
     for scale, quantity in ((T1_SCALE, "t1_s"), (T2_SCALE, "t2_s")):
-        text = f"{scale.said()}, the same on every shown."
+        text = f"{scale.label()}, the same on every shown."
         if truth is not None:
             known = Volume(getattr(truth, quantity), main.t1_s.grid)
             figures.append(_coloured(f"{scale.name}, truth", text, known, planes, scale, main.mask, compared=True))

@@ -106,7 +106,7 @@ class Quantified:
         facts |= {"Maps": self.t1_s.grid.summary, "Ended": self.message, "Notes": "; ".join(self.notes)}
         plane = sections(self.t1_s.grid, self.mask)[0]
         pictures = [
-            (f"{scale.name}, {scale.said()}", quantity_picture(map_, plane, scale.window, scale.colours, self.mask))
+            (f"{scale.name}, {scale.label()}", quantity_picture(map_, plane, scale.window, scale.colours, self.mask))
             for scale, map_ in ((T1_SCALE, self.t1_s), (T2_SCALE, self.t2_s))
         ]
         return notebook_html("Quantitative maps", facts, pictures)

@@ -64,7 +64,7 @@ class QuantityScale:
         labels = (f"{self.low:g}", f"{middle:g}", f"{self.high:g}\N{NO-BREAK SPACE}{self.unit}".rstrip())
         return Legend(tuple(css_colour(c) for c in self.colours), labels, continuous=True)
 
-    def said(self) -> str:
+    def label(self) -> str:
         """Return the range in words."""
         return f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
 

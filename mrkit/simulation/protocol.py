@@ -100,9 +100,11 @@ def changed(preset: Preset, changes: Changes) -> Preset:
         acquisition = with_voxel(acquisition, changes.voxel_mm)
     fields = ("slice_axis", "tilt_deg", "noise_fwhm_mm", "n_channels")
     acquisition = replace(acquisition, **{name: given[name] for name in fields if name in given})
-    said = ", ".join(f"{name} {dict(value) if isinstance(value, Mapping) else value}" for name, value in given.items())
+    listed = ", ".join(
+        f"{name} {dict(value) if isinstance(value, Mapping) else value}" for name, value in given.items()
+    )
     snr = {**preset.snr, **(changes.snr or {})}
-    return Preset(preset.name, acquisition, snr, f"{preset.source}; changed by the user: {said}")
+    return Preset(preset.name, acquisition, snr, f"{preset.source}; changed by the user: {listed}")
 
 
 def with_voxel(acquisition: Acquisition, voxel_mm: Triple) -> Acquisition:

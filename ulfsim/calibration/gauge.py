@@ -98,8 +98,8 @@ def contrast_warnings(names: tuple[str, ...], predicted: Array, source: Array, *
     for a, b in pairs(names):
         new, old = (_michelson(v[index[a]], v[index[b]]) for v in (predicted, source))
         if new * old < 0:
-            said = f"{a}-{b} contrast is reversed: {new:+.3f} against {old:+.3f} in the source; borders are not real"
-            out += [said] * (not reorders)
+            warning = f"{a}-{b} contrast is reversed: {new:+.3f} against {old:+.3f} in the source; borders are not real"
+            out += [warning] * (not reorders)
         elif abs(new) > abs(old) * 1.01 + 1e-6:
             more = f" ({100 * (new / old - 1):+.0f} %)" if old else ""
             out.append(f"{a}-{b} contrast (Michelson) {new:.3f} exceeds the source's {old:.3f}{more}")

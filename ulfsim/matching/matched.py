@@ -61,7 +61,7 @@ def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, se
     colour, notes = _noise_of_air(scan, tissues)
     preset = replace(preset, acquisition=replace(preset.acquisition, noise_fwhm_mm=in_order(colour, order)))
     by_residuals = measure(scan, tissues).noise_method == RESIDUAL
-    found, said = preset, cast("tuple[str, ...]", ())
+    found, residual_notes = preset, cast("tuple[str, ...]", ())
     # Noise widens edges a little, and blunter edges leave less anatomy in residuals.
     for _ in range(2 if by_residuals else 1):
         trial = trial_of(found, source, seed)
@@ -71,10 +71,10 @@ def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, se
         colour = found.acquisition.noise_fwhm_mm
         found = preset
         if by_residuals:
-            found, said = with_residuals_of(preset, scan, tissues, trial_of(preset, source, seed), colour)
+            found, residual_notes = with_residuals_of(preset, scan, tissues, trial_of(preset, source, seed), colour)
     listed = ", ".join(f"{f:.2g}" for f in fwhm_mm)
     text = found.source.replace(PSF_SOURCE, f"PSF: truncation and Gaussians of {listed} mm FWHM, by the scan's edges")
-    notes = (*notes, *_width_notes(fwhm_mm, wanted, reached), *said)
+    notes = (*notes, *_width_notes(fwhm_mm, wanted, reached), *residual_notes)
     return Match(replace(found, source=text), wanted, reached, notes)
 
 

@@ -56,8 +56,8 @@ def with_residuals_of(
         return preset, (f"the noise could not be matched: {error}",)
     if min(snr.values()) <= 0:
         snr = {name: value / noise for name, value in preset.snr.items()}
-    said = "white" if fwhm_mm == _WHITE else f"coloured by {_listed(fwhm_mm)} mm FWHM"
-    source = f"{preset.source}; noise: {noise:.2f} of that measured, {said}, for equal residuals"
+    colour_text = "white" if fwhm_mm == _WHITE else f"coloured by {_listed(fwhm_mm)} mm FWHM"
+    source = f"{preset.source}; noise: {noise:.2f} of that measured, {colour_text}, for equal residuals"
     acquisition = replace(preset.acquisition, noise_fwhm_mm=fwhm_mm)
     notes = _notes(search.wanted_mm, reached, wide, fwhm_mm)
     return replace(preset, acquisition=acquisition, snr=snr, source=source), notes

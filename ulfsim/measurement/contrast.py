@@ -158,8 +158,8 @@ def coloured_noise(volume: Volume, tissues: TissueMap) -> NoiseEstimate:
     if air is not None:
         most = min(most, max(air.sd, found.sd))
     sd = coloured_residual_sd(found.sd, fwhm_voxels, most)
-    said = " x ".join(f"{f:.2g}" for f in fwhm_voxels)
-    message = f"{found.message}; at most {sd:.4g}, for noise of {said} voxels FWHM"
+    kernel = " x ".join(f"{f:.2g}" for f in fwhm_voxels)
+    message = f"{found.message}; at most {sd:.4g}, for noise of {kernel} voxels FWHM"
     return NoiseEstimate(sd, RESIDUAL, found.n_voxels, message, found.plausible)
 
 

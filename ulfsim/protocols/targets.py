@@ -119,8 +119,8 @@ def from_snrs(scans: Sequence[Mapping[str, float]], sources: Sequence[str] = ())
         covariance = np.atleast_2d(np.cov(logs, rowvar=False))
         weight = len(names) / (len(names) + n - 1)
         covariance = (1 - weight) * covariance + weight * np.diag(covariance.diagonal())
-    said = tuple(sources) or tuple(f"scan {i + 1} of {n}" for i in range(n))
-    return _target(names, logs.mean(0), covariance, n, said)
+    origins = tuple(sources) or tuple(f"scan {i + 1} of {n}" for i in range(n))
+    return _target(names, logs.mean(0), covariance, n, origins)
 
 
 def _target(
