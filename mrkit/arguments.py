@@ -20,6 +20,27 @@ _SEGMENTER_HELP = (
 )
 
 
+def add_command(
+    commands: Commands,
+    common: argparse.ArgumentParser,
+    name: str,
+    *,
+    summary: str,
+    description: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """Add a command with the options of all and return its parser."""
+    return commands.add_parser(
+        name,
+        parents=[common],
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
 def positive(text: str) -> float:
     """Return a positive number."""
     return _number(text, above=0.0, what="a positive number")

@@ -9,6 +9,7 @@ from .dictionary.dictionary import AtomGrid as AtomGrid
 from .dictionary.dictionary import Dictionary as Dictionary
 from .dictionary.dictionary import bssfp_model as bssfp_model
 from .dictionary.dictionary import build_dictionary as build_dictionary
+from .dictionary.dictionary import compress_dictionary as compress_dictionary
 from .dictionary.dictionary import fisp_model as fisp_model
 from .dictionary.dictionary import log_grid as log_grid
 from .dictionary.dictionary import signal_blocks as signal_blocks

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import MASKERS, SEGMENTERS, WEIGHTINGS, at_least_one, whole
+from mrkit.arguments import MASKERS, SEGMENTERS, WEIGHTINGS, add_command, at_least_one, whole
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -40,14 +40,13 @@ No measure depends on the image's scale. Errors are 0 where both sides agree; th
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "fidelity",
-        parents=[common],
-        help="how close simulated scans are to real ones",
+        summary="how close simulated scans are to real ones",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     group = parser.add_argument_group("scans")
     group.add_argument("--sim", type=Path, required=True, metavar="DIR", help="simulated scans: a folder, or one file")

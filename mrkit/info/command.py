@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mrkit.arguments import add_command
+
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
     from mrkit.info.inspection import FileReport, IntensityFacts, PlaceFacts
@@ -41,15 +43,14 @@ _SHOWN = (
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "info",
-        parents=[common],
-        help="what an image is, and every reason why it may be unusable",
+        summary="what an image is, and every reason why it may be unusable",
         description="Say what an image file is: format, voxels, orientation, intensities, noise, sidecar; and list "
         "every reason why it may be unusable, errors and warnings.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("image", type=Path, metavar="FILE", help="NIfTI-1/2 (.nii, .nii.gz) or MGH (.mgh, .mgz)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import add_brain, at_least_one
+from mrkit.arguments import add_brain, add_command, at_least_one
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -39,14 +39,13 @@ so compare scans of like objects. Intervals answer for noise, anatomy and noise 
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "measure",
-        parents=[common],
-        help="contrast, noise and sharpness of a scan",
+        summary="contrast, noise and sharpness of a scan",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("image", type=Path, metavar="SCAN", help="scan of a brain, with or without its skull")
     parser.add_argument(

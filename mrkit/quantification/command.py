@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import add_run, at_least_one, not_negative, number, positive, whole
+from mrkit.arguments import add_command, add_run, at_least_one, not_negative, number, positive, whole
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -58,14 +58,13 @@ methods:
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "quantify",
-        parents=[common],
-        help="T1, T2 and PD maps from the raw data of a fingerprint",
+        summary="T1, T2 and PD maps from the raw data of a fingerprint",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("raw", type=Path, nargs="?", metavar="RAW", help="raw data, .h5 (ISMRMRD) or .npz")
     parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="folder for the results; made if missing")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import positive
+from mrkit.arguments import add_command, positive
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -26,14 +26,13 @@ writes into OUT: FIELD.nii.gz, the image, and its tissues, FIELD_dseg.nii.gz and
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "render",
-        parents=[common],
-        help="a fitted field on another grid",
+        summary="a fitted field on another grid",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("field", type=Path, metavar="FIELD", help="fitted field (.safetensors)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results; made if missing")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import add_brain, add_run, at_least_one, not_negative, number, positive, tissue_number
+from mrkit.arguments import add_brain, add_command, add_run, at_least_one, not_negative, number, positive, tissue_number
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -44,14 +44,13 @@ A protocol is a BIDS sidecar: {"MagneticFieldStrength": 0.064, "RepetitionTime":
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "simulate",
-        parents=[common],
-        help="a realistic 64 mT scan from a high-field one",
+        summary="a realistic 64 mT scan from a high-field one",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="high-field scan, with or without its skull")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results; made if missing")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import add_brain, add_run, positive, whole
+from mrkit.arguments import add_brain, add_command, add_run, positive, whole
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -54,14 +54,13 @@ written: the same command, run again after an interruption, goes on where it was
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "superresolve",
-        parents=[common],
-        help="a finer image and tissues from an ultra-low-field scan",
+        summary="a finer image and tissues from an ultra-low-field scan",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "images",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrkit.arguments import at_least_one, whole
+from mrkit.arguments import add_command, at_least_one, whole
 
 if TYPE_CHECKING:
     from mrkit.arguments import Commands
@@ -25,14 +25,13 @@ examples:
 
 def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
+        common,
         "train-denoiser",
-        parents=[common],
-        help="train a denoiser, the prior of reconstructions, on a folder of images",
+        summary="train a denoiser, the prior of reconstructions, on a folder of images",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write, .safetensors")
     data = parser.add_argument_group("training data")
