@@ -160,7 +160,7 @@ def _figures(shown: _Shown, record: Record) -> list[Figure]:
             text = "Image minus truth, in the brain."
             figures.append(signed_figure(f"Error of {name}", text, error, planes, limit, ""))
     for number, residual in enumerate(result.residuals_z):
-        title = "Residual" if len(shown.scans) == 1 else f"Residual of scan {number + 1} ({shown.weightings[number]})"
+        title = "Residual" if len(shown.scans) == 1 else f"{shown.scan_name(number)}: residual"
         where = "; noise alone looks like sand." if len(shown.scans) == 1 else ", where the header places the scan."
         figures.append(signed_figure(title, _RESIDUAL + where, residual, planes, RESIDUAL_LIMIT_Z, " sd"))
     if result.trust is not None:
@@ -175,13 +175,11 @@ def _contrast_figures(shown: _Shown, contrast: int, window: Window | None) -> li
     result, planes = shown.result, shown.planes
     image = result.images[contrast]
     window = window or window_of(image, shown.mask)
-    scans = [s for s, name in zip(shown.scans, shown.weightings, strict=True) if name == result.contrasts[contrast]]
-    if len(shown.scans) == 1:
-        titles, scans = ["ULF scan"], list(shown.scans)
-    else:
-        titles = [f"{result.contrasts[contrast]} scan {n}" for n in range(1, len(scans) + 1)]
     figures = []
-    for name, scan in zip(titles, scans, strict=True):
+    for number, (scan, weighting) in enumerate(zip(shown.scans, shown.weightings, strict=True)):
+        if len(shown.scans) > 1 and weighting != result.contrasts[contrast]:
+            continue
+        name = "ULF scan" if len(shown.scans) == 1 else shown.scan_name(number)
         text = f"As measured, voxels of {size_text(scan.grid)} shown as they are."
         figures.append(grey_figure(name, text, scan, planes, window))
     text = "Cubic interpolation of its first scan: no model, no prior."

@@ -166,9 +166,9 @@ def test_several_contrasts_have_their_own_scans_images_and_residuals():
     found = replace(result((truth, other), (truth, other), tuple(scans), ("T1w", "T2w")), stacks=stacks)
     report = superresolve_report(scans, ["T1w", "T1w", "T2w"], found, RECORD)
     titles = [figure.title for figure in report.figures]
-    assert titles[:4] == ["T1w scan 1", "T1w scan 2", "T1w, Cubic", "T1w, INR"]
-    assert titles[4:7] == ["T2w scan 1", "T2w, Cubic", "T2w, INR"]
-    assert titles[-1] == "Residual of scan 3 (T2w)"
+    assert titles[:4] == ["Scan 1, T1w", "Scan 2, T1w", "T1w, Cubic", "T1w, INR"]
+    assert titles[4:7] == ["Scan 3, T2w", "T2w, Cubic", "T2w, INR"]
+    assert titles[-1] == "Scan 3, T2w: residual"
     pictures = {figure.title: figure.pictures for figure in report.figures}
     # A window for each contrast: in that of the other nothing of it would be seen.
     assert len(np.unique(np.array(Image.open(io.BytesIO(pictures["T2w, INR"][0]))))) > 50
