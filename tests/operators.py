@@ -71,13 +71,13 @@ def disturbed_scan() -> LinearOp:
     """A scan with all artefacts that are linear, the readout along an axis that the object has reversed."""
     plan = plan_scan(grid((9, 10, 12), (8.0, 7.0, 9.0), flips=(0,)), DISTURBED, F64)
     artefacts = Artefacts(
-        ReceiveBias(2.0),
-        B0Distortion((50, 10, 0, 0, 0, 0, 300, -100)),
-        ConcomitantWarp(),
-        ShotMotion((ShotPose(), ShotPose((1, -2, 3)), ShotPose((0, 0, 4), (3, 5, -7)))),
-        NyquistGhost(40, 0.1),
-        IntensityDrift(0.3),
-        Wrap(0.8),
+        bias=ReceiveBias(2.0),
+        b0=B0Distortion((50, 10, 0, 0, 0, 0, 300, -100)),
+        concomitant=ConcomitantWarp(),
+        motion=ShotMotion((ShotPose(), ShotPose((1, -2, 3)), ShotPose((0, 0, 4), (3, 5, -7)))),
+        ghost=NyquistGhost(40, 0.1),
+        drift=IntensityDrift(0.3),
+        wrap=Wrap(0.8),
     )
     return disturbed_operator(plan, artefacts)
 
