@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from notebook import assert_shows_itself
 from operators import blob, centroid_mm, grid, positions_mm
 
+import mrkit
 from inr.fields.multilevel import FieldSettings
 from inr.fitting.fit import FitSettings
 from mrcore.data.grid import Grid, to_voxel, to_world
@@ -52,6 +54,16 @@ def seen(head, simulated):
 def resolved(simulated, seen):
     """At 4.8 mm, close to the voxel of the head, with mrkit's own tissues in a given mask."""
     return superresolve(simulated.scan, voxel_mm=4.8, mask=seen.mask, settings=FitSettings(n_steps=30))
+
+
+def test_results_show_themselves(head, simulated, seen, resolved):
+    assert_shows_itself(simulated, "SimulatedScan(", "5 mm")
+    assert_shows_itself(resolved, "SuperResolved(T1w", "4.8")
+    measured = mrkit.measure(simulated.scan, tissues=seen)
+    assert_shows_itself(measured, "Measured(", "95 %")
+    for plain in (head.image, head.tissues, head.grid):
+        assert len(repr(plain)) < 120
+        assert "41 x 41 x 41" in repr(plain)
 
 
 # Super-resolution

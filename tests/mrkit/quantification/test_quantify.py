@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from notebook import assert_shows_itself
 
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError, GridMismatchError
@@ -52,6 +53,10 @@ def scan(snr=None, lines=4, seed=0):
 @cache
 def plain():
     return quantify(scan(), method=SETTLED, settings=QUICK)
+
+
+def test_maps_show_themselves():
+    assert_shows_itself(plain(), "Quantified(T1, T2, PD;", " ms")
 
 
 def inside(of):
