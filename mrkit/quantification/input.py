@@ -97,6 +97,8 @@ def load_raw(
         BadInputError: files that cannot be used, options that do not go with the file, or data without a sequence.
     """
     if isinstance(sequence, MrfSequence):
+        if ti_s is not None or inversion_efficiency != 1.0:
+            raise BadInputError("the train that was given has its own inversion; leave ti_s and its efficiency out")
         return _read(Path(path), sequence, trajectory, ismrmrd or IsmrmrdOptions())
     train = Train(None if sequence is None else Path(sequence), ti_s, inversion_efficiency)
     return read_data(Path(path), train, trajectory, ismrmrd or IsmrmrdOptions())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import mrkit
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
 from mrcore.signals.epg import SliceProfile
@@ -91,6 +92,23 @@ def test_a_trajectory_that_is_given_stands_for_a_wrong_one(tmp_path):
     np.savez(given, **turned)
     found = read_data(tmp_path / "raw.h5", Train(), given, IsmrmrdOptions())
     assert torch.equal(found.trajectory.k_cyc_per_mm, -raw.trajectory.k_cyc_per_mm)
+
+
+def test_raw_data_are_loaded_by_a_path_or_its_text(tmp_path):
+    raw = scan()
+    write_npz(raw, tmp_path / "raw.npz")
+    found = mrkit.load_raw(str(tmp_path / "raw.npz"))
+    assert torch.equal(found.samples, raw.samples)
+    assert torch.equal(found.sequence.flip_deg, raw.sequence.flip_deg)
+    other = replace(SEQUENCE, ti_s=0.05)
+    assert mrkit.load_raw(tmp_path / "raw.npz", sequence=other).sequence.ti_s == 0.05
+    table = "flip_deg,tr_s,te_s\n" + "".join(f"{float(f)},0.012,0.006\n" for f in SEQUENCE.flip_deg)
+    (tmp_path / "train.csv").write_text(table)
+    assert mrkit.load_raw(tmp_path / "raw.npz", sequence=tmp_path / "train.csv", ti_s=0.03).sequence.ti_s == 0.03
+    with pytest.raises(BadInputError, match="its own inversion"):
+        mrkit.load_raw(tmp_path / "raw.npz", sequence=other, ti_s=0.02)
+    with pytest.raises(BadInputError, match="no such file"):
+        mrkit.load_raw(tmp_path / "nowhere.h5")
 
 
 def test_options_that_would_be_ignored_are_refused(tmp_path):
