@@ -104,7 +104,7 @@ def _map_figures(shown: Shown, planes: tuple[Section, ...]) -> list[Figure]:
     truth, main = shown.truth, shown.main
     figures = []
     for scale, quantity in ((T1_SCALE, "t1_s"), (T2_SCALE, "t2_s")):
-        text = f"{scale.label()}, the same on every shown."
+        text = f"{scale.label()}, the same on every page."
         if truth is not None:
             known = Volume(getattr(truth, quantity), main.t1_s.grid)
             figures.append(_coloured(f"{scale.name}, truth", text, known, planes, scale, main.mask, compared=True))

@@ -175,15 +175,15 @@ def build_page(report: Report, template: str = "report.html.j2", more: Mapping[s
         lstrip_blocks=True,
     )
     environment.filters |= {"data_uri": _data_uri, "svg": curve_svg, "lines": line_svg, "bars": bar_svg}
-    return environment.get_template(template).render(
-        more or {},
-        report=report,
-        tables=[marked(table) for table in report.tables],
-        definitions=definitions_of(report.tables),
-        has_contest=any(c.better is not Better.NEITHER for table in report.tables for c in table.columns),
-        parameters=list(_flat(report.record.settings)),
-        compared=[(i, figure) for i, figure in enumerate(report.figures) if figure.compared],
-    )
+    values: dict[str, object] = {
+        "report": report,
+        "tables": [marked(table) for table in report.tables],
+        "definitions": definitions_of(report.tables),
+        "has_contest": any(c.better is not Better.NEITHER for table in report.tables for c in table.columns),
+        "parameters": list(_flat(report.record.settings)),
+        "compared": [(i, figure) for i, figure in enumerate(report.figures) if figure.compared],
+    }
+    return environment.get_template(template).render(values | dict(more or {}))
 
 
 def format_number(value: float | None, digits: int) -> str:

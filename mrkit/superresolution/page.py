@@ -53,9 +53,12 @@ def superresolve_report(
     result: SuperResolved,
     record: Record,
     truth: Truth | None = None,
-    title: str = "Super-resolution of ultra-low-field scans",
+    title: str = "",
 ) -> Report:
-    """Compose the report of `result`, made of `scans` (each on its own grid) with `weightings` (BIDS suffixes)."""
+    """Compose the report of `result`, made of `scans` (each on its own grid) with `weightings` (BIDS suffixes).
+
+    `title` is that of super-resolution where it is empty.
+    """
     shown = _Shown(scans, weightings, result, truth)
     mask, planes = shown.mask, shown.planes
     images, cubics = shown.named(result.images, shown.method), shown.named(result.cubics, "Cubic")
@@ -73,7 +76,8 @@ def superresolve_report(
         tables.append(_pose_table(weightings, result))
     size = size_text(result.image.grid)
     return Report(
-        title=title,
+        title=title
+        or f"Super-resolution of {'an ultra-low-field scan' if len(scans) == 1 else 'ultra-low-field scans'}",
         summary=f"{_given(scans)} brought to {size} by fitting this subject's own image through a model of the "
         f"acquisition{'' if len(scans) == 1 else '; all were aligned to the first'}. {orientation_text()}",
         record=record,
@@ -149,7 +153,7 @@ def _figures(shown: _Shown, record: Record) -> list[Figure]:
     for contrast in range(len(result.contrasts)):
         figures += _contrast_figures(shown, contrast, window if contrast == 0 else None)
     for name, image in shown.mapped.items():
-        text = "The same in the contrast of a high-field scan, by one rising curve."
+        text = f"The same in the contrast of {_reference_name(record)}, by one rising curve."
         figures.append(grey_figure(name, text, image, planes, window))
     text = f"Tissues{'' if len(result.contrasts) == 1 else ', shared by all contrasts'}, by {record.segmenter}."
     figures.append(tissue_figure("Segmentation", text, result.tissues, planes, result.image, window))
@@ -182,12 +186,24 @@ def _contrast_figures(shown: _Shown, contrast: int, window: Window | None) -> li
         name = "ULF scan" if len(shown.scans) == 1 else shown.scan_name(number)
         text = f"As measured, voxels of {size_text(scan.grid)} shown as they are."
         figures.append(grey_figure(name, text, scan, planes, window))
-    text = "Cubic interpolation of its first scan: no model, no prior."
+    one = len(shown.scans) == 1
+    text = f"Cubic interpolation of {'the scan' if one else 'its first scan'}: no model, no prior."
     figures.append(grey_figure(shown.title(contrast, "Cubic"), text, result.cubics[contrast], planes, window))
-    text = "A smooth start, without a fit." if shown.is_preview else "Fitted to the scans through their forward model."
+    fitted = f"Fitted to the {'scan through its' if one else 'scans through their'} forward model."
+    text = "A smooth start, without a fit." if shown.is_preview else fitted
     focus = contrast == 0
     figures.append(grey_figure(shown.title(contrast, shown.method), text, image, planes, window, focus=focus))
     return figures
+
+
+def _reference_name(record: Record) -> str:
+    """Return the file whose contrast was taken; a script's image has no name."""
+    path = record.inputs.get("scan whose contrast is taken")
+    return "a high-field scan" if path is None else path.name
+
+
+def _title(scans: Sequence[Volume]) -> str:
+    return f"Super-resolution of {'an ultra-low-field scan' if len(scans) == 1 else 'ultra-low-field scans'}"
 
 
 def _given(scans: Sequence[Volume]) -> str:

@@ -94,6 +94,9 @@ def test_page_fetches_nothing_and_shows_all(done):
     assert "default-src 'none'" in page
     for word in ("Simulated", "Gaussian blur", "TorchIO-style", "Edge spread", "Noise spectrum", "Histogram", "NCC"):
         assert word in page
+    # What the errors are stands below them.
+    for part in ("1-Wasserstein distance of intensities", "Log-spectral distance of the noise", "Pearson correlation"):
+        assert page.count(part) == 1
     assert page.count("<svg") >= 9
     assert page.count("data:image/png") == 3 * 5
     assert str(done) not in page
