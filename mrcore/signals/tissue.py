@@ -169,7 +169,7 @@ def _interpolate(anchors: tuple[Anchor, ...], field_t: float, what: str) -> Anch
     if not low * (1 - 1e-9) <= field_t <= high * (1 + 1e-9):
         raise BadInputError(
             f"{what} is known from {low:g} to {high:g} T and is not extrapolated to {field_t:g} T; "
-            "give a tissue table with a value at that field (mrcore.signals.tissue.known_at)"
+            "give a tissue table with a value at that field (mrcore.signals.known_at)"
         )
     for anchor in anchors:
         if math.isclose(anchor.field_t, field_t, rel_tol=1e-9):
