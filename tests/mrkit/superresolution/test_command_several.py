@@ -23,6 +23,8 @@ from mrkit.cli import main
 from mrkit.superresolution import comparison
 
 SPACINGS = {"ax_T1w": (4.0, 4.0, 9.0), "sag_T1w": (9.0, 4.0, 4.0), "ax_T2w": (4.0, 4.0, 9.0)}
+TWO = ("ax_T1w", "ax_T2w")
+"""Where poses are no matter: nothing has to be aligned."""
 MOTION = Pose((0.0, 3.0, 2.0), (3.0, 0.0, -2.0))
 
 
@@ -118,8 +120,8 @@ def test_an_image_to_start_from_serves_the_contrast_that_it_explains(done):
     affine = head.grid.affine.copy()
     affine[:3, 3] += (4.0, -3.0, 2.0)
     nib.Nifti1Image(7 * head.image.data.numpy(), affine).to_filename(folder / "earlier.nii.gz")
-    assert superresolve(folder, "init", "--init", folder / "earlier.nii.gz", "--preview") == 0
-    assert superresolve(folder, "plain", "--preview") == 0
+    assert superresolve(folder, "init", "--init", folder / "earlier.nii.gz", "--preview", names=TWO) == 0
+    assert superresolve(folder, "plain", "--preview", names=TWO) == 0
     error = {}
     for out in ("init", "plain"):
         image = load(folder / out, "ax_T1w_sr")
@@ -145,7 +147,8 @@ def test_absolute_errors_move_less_for_scattered_spikes(done):
         nib.Nifti1Image(data, image.affine).to_filename(spoilt / f"{name}.nii.gz")
     error = {}
     for likelihood in ("rician", "absolute"):
-        assert superresolve(spoilt, likelihood, "--likelihood", likelihood, "--regularisation", "0.5") == 0
+        options = ("--likelihood", likelihood, "--regularisation", "0.5", "--voxel", "5")
+        assert superresolve(spoilt, likelihood, *options, names=("ax_T1w", "sag_T1w")) == 0
         found = load(spoilt / likelihood, "ax_T1w_sr")
         truth, mask = truth_on(head, found.grid)
         error[likelihood] = float((found.data - truth)[mask].square().mean())
@@ -164,7 +167,7 @@ def test_receive_fields_are_taken_out_of_each_contrast(done, tmp_path):
         nib.Nifti1Image(data, image.affine).to_filename(tmp_path / f"{name}.nii.gz")
     slope = {}
     for out, options in (("plain", ()), ("free", ("--bias-field",))):
-        assert superresolve(tmp_path, out, "--regularisation", "1.5", *options) == 0
+        assert superresolve(tmp_path, out, "--regularisation", "1.5", *options, names=TWO) == 0
         for name, inverted in (("ax_T1w_sr", False), ("ax_T2w_sr", True)):
             found = load(tmp_path / out, name)
             truth, mask = truth_on(head, found.grid, inverted)
@@ -181,7 +184,8 @@ def test_receive_fields_are_taken_out_of_each_contrast(done, tmp_path):
 
 def test_maps_of_trust_are_written_for_each_contrast(done):
     folder, head = done
-    assert superresolve(folder, "trust", "--uncertainty", "2", "--regularisation", "1.5", "--no-report") == 0
+    options = ("--uncertainty", "2", "--regularisation", "1.5", "--no-report")
+    assert superresolve(folder, "trust", *options, names=TWO) == 0
     for name, inverted in (("ax_T1w", False), ("ax_T2w", True)):
         image, sd, unseen = (load(folder / "trust", f"{name}_sr{kind}") for kind in ("", "_sd", "_nullspace"))
         truth, mask = truth_on(head, image.grid, inverted)
@@ -202,7 +206,7 @@ def test_methods_are_compared_over_all_scans(done, monkeypatch):
         return {name: chosen[name] for name in ("trilinear", "cubic", "Tikhonov", "Huber-TV", "TV + Hessian")}
 
     monkeypatch.setattr(comparison, "methods", few)
-    assert superresolve(folder, "compared", "--compare", "--regularisation", "1.5") == 0
+    assert superresolve(folder, "compared", "--compare", "--regularisation", "1.5", "--voxel", "5") == 0
     table = json.loads((folder / "compared" / "ax_T1w_sr_comparison.json").read_text())
     errors = {name: row["Held-out error (noise sd)"] for name, row in table["methods"].items()}
     assert errors["Huber-TV"] < errors["cubic"]
@@ -214,11 +218,11 @@ def test_the_contrast_of_a_reference_goes_to_the_image_of_its_weighting(done, ca
     folder, head = done
     nib.Nifti1Image(head.image.data.numpy(), head.grid.affine).to_filename(folder / "hf_T1w.nii.gz")
     options = ("--regularisation", "1.5", "--contrast-of")
-    assert superresolve(folder, "mapped", *options, folder / "hf_T1w.nii.gz") == 0
+    assert superresolve(folder, "mapped", *options, folder / "hf_T1w.nii.gz", names=TWO) == 0
     written = {path.name for path in (folder / "mapped").glob("*_mapped.nii.gz")}
     assert written == {"ax_T1w_sr_mapped.nii.gz"}, notes(folder / "mapped")
     nib.Nifti1Image(head.image.data.numpy(), head.grid.affine).to_filename(folder / "hf_FLAIR.nii.gz")
-    assert superresolve(folder, "refused", *options, folder / "hf_FLAIR.nii.gz") == 2
+    assert superresolve(folder, "refused", *options, folder / "hf_FLAIR.nii.gz", names=TWO) == 2
     assert "the scan is T1w and T2w and the contrast reference FLAIR" in capsys.readouterr().err
     assert not (folder / "refused").exists()
 
