@@ -10,14 +10,15 @@ from torch import Tensor
 
 from inr.fields.base import Field, FieldDesign, slabs_of
 from inr.fitting.fit import Fit, FitSettings
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid, to_world
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.spatial.resampling import resample
 
 
-@dataclass(frozen=True, eq=False)
-class FittedField:
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedField(Brief):
     """All that renders one subject: a field, and what its outputs are added to on its own lattice.
 
     Attributes:

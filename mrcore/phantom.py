@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mrcore.data.acquisition import PulseSequence
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid, directions, to_world
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError
@@ -33,8 +34,8 @@ _VENTRICLES = (((9, 4, 10), (5, 24, 9)), ((17, -26, 4), (6, 16, 7)), ((0, -6, -4
 _DEEP_GREY = (((11, -14, 0), (8, 13, 8)), ((27, 4, -2), (6, 17, 10)), ((16, 16, 2), (5, 10, 9)))
 
 
-@dataclass(frozen=True, eq=False)
-class Phantom:
+@dataclass(frozen=True, eq=False, repr=False)
+class Phantom(Brief):
     """A digital head on one grid: what a scanner would see and what it is made of.
 
     `image` is the T1w image with WM at 1; `t1_s`, `t2_s` and `pd` (X, Y, Z) are means over the voxel weighted by

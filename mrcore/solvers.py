@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.operators.linop import LinearOp, real_dtype
 
 Watch = Callable[[], None]
@@ -19,8 +20,8 @@ def unwatched() -> None:
     """Do nothing: nobody waits."""
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(Brief):
     """Result of an iteration: `x`, whether it `converged`, `n_iter`, one `history` value a step, and `message`."""
 
     x: Tensor

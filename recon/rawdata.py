@@ -20,14 +20,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
 from mrcore.signals.mrf_sequence import MrfSequence
 from recon.trajectories.trajectory import Trajectory
 
 
-@dataclass(frozen=True, eq=False)
-class RawData:
+@dataclass(frozen=True, eq=False, repr=False)
+class RawData(Brief):
     """Samples `samples` (C, N) complex of a `trajectory` of N points, with `noise` (C, M) complex and a `sequence`.
 
     `noise` holds samples without a signal, as a noise scan gives them; None where there was none. `sequence` has one

@@ -1,6 +1,7 @@
 """The house: public names, what an import loads, the size of rooms."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -52,6 +53,18 @@ def test_public_names_resolve_and_are_documented(package):
             assert value.__doc__, f"{package}.{name} has no docstring"
     with pytest.raises(AttributeError):
         _ = module.no_such_name
+
+
+def test_public_records_of_arrays_have_a_short_repr():
+    """The `repr` of a dataclass would print every number."""
+    modules = [importlib.import_module(package) for package in PUBLIC]
+    public = [getattr(module, name) for module in modules for name in module.__all__]
+    records = [cls for cls in public if inspect.isclass(cls) and dataclasses.is_dataclass(cls)]
+    arrays = [cls for cls in records if any("Tensor" in str(f.type) for f in dataclasses.fields(cls))]
+    assert len(arrays) > 20
+    for cls in arrays:
+        made_by_dataclass = inspect.unwrap(cls.__repr__).__code__.co_filename == "<string>"
+        assert not made_by_dataclass, cls.__name__
 
 
 def test_every_package_has_a_door():

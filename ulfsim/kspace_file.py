@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.io.atomic import atomic_write, refuse_existing
@@ -35,8 +36,8 @@ from ulfsim.simulation import Simulation, k_space
 _SUFFIX = ".npz"
 
 
-@dataclass(frozen=True, eq=False)
-class KSpace:
+@dataclass(frozen=True, eq=False, repr=False)
+class KSpace(Brief):
     """Noisy k-space `data` (C, X, Y, Z, complex) of a scan on `grid`; `meta` is what its sidecar says.
 
     The transform is centred and orthonormal: k = 0 is sample n // 2, and noise has the same sd in both domains.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mrcore.data.acquisition import Acquisition, to_json
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Triple
 from mrcore.data.volume import Volume
 from mrcore.noise import complex_noise, root_sum_of_squares
@@ -31,8 +32,8 @@ _NOISE = "ulfsim.simulate:noise"
 _N_FOR_DIP = 500_000
 
 
-@dataclass(frozen=True, eq=False)
-class Simulation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Simulation(Brief):
     """A simulated scan and everything it was made from.
 
     Attributes:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrcore.data.acquisition import AxisPsf
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid, Triple
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
@@ -34,8 +35,8 @@ Array = NDArray[np.float64]
 _FORMAT = "mrkit transfer function 1"
 
 
-@dataclass(frozen=True, eq=False)
-class TransferFunction:
+@dataclass(frozen=True, eq=False, repr=False)
+class TransferFunction(Brief):
     """What a low-field scanner does to the k-space of a high-field scan, and the noise that it adds.
 
     Attributes:

@@ -20,6 +20,7 @@ from inr.fitting.tissues import Resegment, TissueTerm, share_of_start, tissue_te
 from inr.losses import total_variation
 from inr.scans.single import Data, noise_on_lattice
 from inr.voxels import ended
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap
 from mrcore.errors import BadInputError
@@ -67,8 +68,8 @@ class FitSettings:
         return tuple(sorted({round(part * self.refresh_at * self.n_steps) for part in (0.5, 1.0)}))
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit(Brief):
     """A fitted subject on the lattice: `images` (C, X, Y, Z), `prob` (T, X, Y, Z), the `field`, how the fit ended.
 
     `solution.x` are the images; `solution.history` the objective per scan voxel at each step. `first` (C + T, n_points)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.operators.linop import LinearOp
@@ -43,8 +44,8 @@ class BiasSettings:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class BiasField:
+@dataclass(frozen=True, eq=False, repr=False)
+class BiasField(Brief):
     """log b as `coefficients` (a, b, c) of cosines over a lattice of `shape`; 1 everywhere where they are 0."""
 
     coefficients: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inr.losses import Misfit, rician_misfit
 from inr.scans.bias import BiasField, biased, estimate_bias
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
@@ -75,8 +76,8 @@ def noise_on_lattice(data: Data, foreground: Tensor) -> tuple[float, ...]:
     return tuple(float(p) ** -0.5 for p in precision.clamp_min(1e-12))
 
 
-@dataclass(frozen=True, eq=False)
-class OneScan:
+@dataclass(frozen=True, eq=False, repr=False)
+class OneScan(Brief):
     """One magnitude scan, its operator and its noise per real channel; intensities are relative to WM = 1.
 
     `likelihood` is that of its noise: Rician, or `inr.losses.absolute_misfit`, which outliers move less.

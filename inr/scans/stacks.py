@@ -17,6 +17,7 @@ from inr.scans.bias import BiasField, estimate_bias
 from inr.scans.single import View
 from inr.voxels import GRADIENT_SD, add_gradient_normal
 from mrcore.data.acquisition import Psf
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid, Shape3, cropped, to_voxel, to_world
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
@@ -32,8 +33,8 @@ SLICE_TOLERANCE = 3.0
 """Residual power of a slice, relative to the median slice of its stack, up to which it counts in full."""
 
 
-@dataclass(frozen=True, eq=False)
-class Stack:
+@dataclass(frozen=True, eq=False, repr=False)
+class Stack(Brief):
     """One scan of the subject: what was measured, where, how, and how far it is trusted.
 
     Attributes:
@@ -90,8 +91,8 @@ class Stack:
         return posed(self.scan.grid, self.pose)
 
 
-@dataclass(frozen=True, eq=False)
-class Stacks:
+@dataclass(frozen=True, eq=False, repr=False)
+class Stacks(Brief):
     """Scans of one subject on one `lattice`: data of `inr.fitting.fit`. Images are (C, X, Y, Z), a channel a contrast.
 
     Scan voxels that reach beyond the lattice do not count. The first stack of each contrast keeps pose and scale;

@@ -16,6 +16,7 @@ from torch import Tensor
 from inr.scans.heldout import N_FOLDS, Part, hide
 from inr.scans.single import OneScan
 from inr.scans.stacks import Stacks
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
@@ -49,8 +50,8 @@ class HeldOut:
     excess: float
 
 
-@dataclass(frozen=True, eq=False)
-class Ensemble:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ensemble(Brief):
     """Mean, plain `spread` and calibrated `sd` (C, X, Y, Z) of the images of several fits, and held-out voxels.
 
     `seed_variance` (C, X, Y, Z) is the variance between fits of the same voxels with other seeds. `held_out` is that of

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 from mrcore.metrics.edges import (
@@ -85,8 +86,8 @@ class Scores:
     edges: EdgeSettings = DEFAULT_EDGES
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
+@dataclass(frozen=True, eq=False, repr=False)
+class Target(Brief):
     """A reference made ready by `score_target`, so that many images are scored against it without repeating work."""
 
     reference: Volume

@@ -52,6 +52,11 @@ class LinearOp(ABC):
         _check(x, self)
         return _Function.apply(x, self, False)
 
+    def __repr__(self) -> str:
+        sizes = (" x ".join(map(str, shape)) for shape in (self.shape_in, self.shape_out))
+        name = type(self).__name__.lstrip("_")
+        return f"{name}({' to '.join(sizes)}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+
     @property
     def H(self) -> LinearOp:  # noqa: N802  the field's name for the adjoint
         """The adjoint operator."""

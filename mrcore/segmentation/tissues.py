@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.volume import TISSUES, TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.segmentation.hmrf import HmrfFit, fit
@@ -72,8 +73,8 @@ class HmrfSettings:
         return tuple(TYPICAL_SHARE[name] for name in self.tissue_order)
 
 
-@dataclass(frozen=True, eq=False)
-class Segmentation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation(Brief):
     """Tissues of a brain and how they were found.
 
     `tissues` holds the fractions of CSF, GM, WM. `mean` and `sd` are those of the classes in the same order, in the

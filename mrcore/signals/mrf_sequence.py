@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.errors import BadInputError
 
 
-@dataclass(frozen=True, eq=False)
-class MrfSequence:
+@dataclass(frozen=True, eq=False, repr=False)
+class MrfSequence(Brief):
     """A train of excitations: `flip_deg`, `tr_s`, `te_s` and the RF phase `phase_deg`, each (frames,) float64.
 
     inversion -- TI -- [excitation, echo at TE, next excitation at TR] x frames

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import MissingExtraError
 from mrcore.io.volumes import load_volume
@@ -17,8 +18,8 @@ from mrcore.segmentation.brainmask import stripped_mask
 _FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 
 
-@dataclass(frozen=True, eq=False)
-class Template:
+@dataclass(frozen=True, eq=False, repr=False)
+class Template(Brief):
     """A skull-stripped T1w group average at 1 mm in MNI space, its brain mask (bool, X, Y, Z) and its tissues."""
 
     t1: Volume

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Affine, Grid, directions, to_voxel, to_world
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
@@ -48,8 +49,8 @@ class Window:
             raise BadInputError(f"a display window needs high above low, got {self.low:g} and {self.high:g}")
 
 
-@dataclass(frozen=True, eq=False)
-class Section:
+@dataclass(frozen=True, eq=False, repr=False)
+class Section(Brief):
     """A raster in a plane of the world.
 
     Attributes:

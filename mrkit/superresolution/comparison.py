@@ -20,6 +20,7 @@ from inr.scans.single import OneScan
 from inr.scans.stacks import Stacks
 from inr.trust.ensemble import Whiteness, whiteness
 from inr.voxels import TvSettings, cubic, huber_tv, trilinear
+from mrcore.data.brief import Brief
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import predict
 from mrcore.metrics.overlap import CORE_PROBABILITY, wm_gm_contrast
@@ -87,8 +88,8 @@ class Judged:
     seconds: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Brief):
     """All methods in the order of the table, and the error of interpolating the held-out voxels, in noise sd."""
 
     judged: tuple[Judged, ...]

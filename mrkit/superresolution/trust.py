@@ -14,6 +14,7 @@ from inr.scans.single import View
 from inr.trust.ensemble import Ensemble, FitOnce, HeldOut, Whiteness, ensemble, whiteness
 from inr.trust.gradients import gradient_sd, smoothed
 from inr.trust.null_space import hidden_excess, joint_view, null_component, posterior_samples, posterior_sd
+from mrcore.data.brief import Brief
 from mrcore.data.volume import Volume
 from mrcore.spatial.cropping import crop_to
 from mrkit.progress import stages
@@ -31,8 +32,8 @@ KeepMember = Callable[[str, Callable[[], Tensor]], Tensor]
 """From the name of a member and a function that fits it to its images; what was kept is not fitted again."""
 
 
-@dataclass(frozen=True, eq=False)
-class Trust:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trust(Brief):
     """What an ensemble and the forward model say of the images.
 
     Attributes:

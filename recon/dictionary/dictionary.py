@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.errors import BadInputError
 from mrcore.signals.bssfp import bssfp_signals
 from mrcore.signals.epg import UNIFORM_SLICE, SliceProfile, fisp_signals
@@ -23,8 +24,8 @@ ModelOf = Callable[[MrfSequence], SignalModel]
 _BLOCK_BYTES = 128 * 2**20
 
 
-@dataclass(frozen=True, eq=False)
-class AtomGrid:
+@dataclass(frozen=True, eq=False, repr=False)
+class AtomGrid(Brief):
     """Atoms `t1_s`, `t2_s`, `b1` (atoms,) on a lattice whose neighbours differ by the factor 1 + `step`.
 
     `lattice` (n T1, n T2, n B1) int64 says which atom lies at a point, -1 where there is none (T2 above T1).
@@ -47,8 +48,8 @@ class AtomGrid:
         return AtomGrid(t1_s, t2_s, b1, self.step, lattice)
 
 
-@dataclass(frozen=True, eq=False)
-class Dictionary:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dictionary(Brief):
     """Atoms over a grid: `atoms` (atoms, frames), or (atoms, rank) coefficients in `subspace`, per unit of PD.
 
     Raises:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.errors import BadInputError
 
 _GROUP_ATOMS = 256
 _ROUNDING_RAD = 1.5e-3  # an angle taken from a single-precision product near 1 is known to about 5e-4 rad
 
 
-@dataclass(frozen=True, eq=False)
-class MatchIndex:
+@dataclass(frozen=True, eq=False, repr=False)
+class MatchIndex(Brief):
     """Atoms of unit norm in groups: `atoms` (groups, members, length) with `weighted` (groups, members, contrasts).
 
     An atom and its weighted images, the latter times the root of `weight`, are one vector; `norms` (atoms,) are the

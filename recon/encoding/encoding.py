@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.errors import BadInputError
 from mrcore.operators.fourier import FourierOp
 from mrcore.operators.linop import LinearOp
@@ -23,8 +24,8 @@ from recon.trajectories.trajectory import Trajectory, cartesian_index
 _TOEPLITZ_FROM = {1: 1.2, 2: 1.2, 3: 0.6}
 
 
-@dataclass(frozen=True, eq=False)
-class Encoding:
+@dataclass(frozen=True, eq=False, repr=False)
+class Encoding(Brief):
     """`operator` A, coefficients (K, X, Y, Z) to samples (C, N), with `weights` W (N,) and `normal` A^H W A.
 
     The weights are those of the least squares ||W^(1/2) (y - A x)||^2, 1 for noise that is white. Density compensation

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.errors import BadInputError
 
 
-@dataclass(frozen=True, eq=False)
-class Subspace:
+@dataclass(frozen=True, eq=False, repr=False)
+class Subspace(Brief):
     """Orthonormal `basis` (frames, rank), real or complex, and the `energy` (frames,) of every direction, falling.
 
     Energies are shares of the whole. Signals x become coefficients V^H x, coefficients c become signals V c.

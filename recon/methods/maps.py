@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.errors import BadInputError
 from mrcore.noise import complex_noise
 from mrcore.random import seeded
@@ -22,8 +23,8 @@ from recon.methods.baselines import coefficient_scale
 _SUPPORT_SHARE = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
+@dataclass(frozen=True, eq=False, repr=False)
+class Maps(Brief):
     """Maps (X, Y, Z): `t1_s`, `t2_s`, complex `pd`, `b1` (None where the dictionary has one), all 0 outside `mask`.
 
     `fit`, 0 to 1, is the cosine of the angle between the coefficients of a voxel and its atom: sqrt(1 - fit^2) of their

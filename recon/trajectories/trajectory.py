@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
 
@@ -16,8 +17,8 @@ _BEYOND_NYQUIST = 1.05  # gradients overshoot a little
 _ON_GRID = 1e-3  # cycles per field of view
 
 
-@dataclass(frozen=True, eq=False)
-class Trajectory:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trajectory(Brief):
     """N samples at `k_cyc_per_mm` (N, 3) along the voxel axes of `grid`, each in a `frame` (N,) from 0 to `n_frames`.
 
     The image to reconstruct lies on `grid`. (N, 2) is for grids of one slice and gets a column of zeros. All frames

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from mrcore.data.brief import Brief
 from mrcore.data.volume import require_same_grid
 from mrcore.errors import BadInputError
 from ulfsim.calibration.bounded import solve_bounded
@@ -38,8 +39,8 @@ ABSOLUTE = "absolute SNR of every tissue"
 NEAREST = "contrasts, gains nearest to a prior"
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Brief):
     """Gains and noise of a simulation, and how well determined they are.
 
     Attributes:

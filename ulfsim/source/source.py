@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from mrcore.data.brief import Brief
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 from mrcore.noise_estimate import NoiseEstimate, background_noise
@@ -18,8 +19,8 @@ from ulfsim.source.window import Window, bounding_box, inner_tissues, true_voxel
 _N_FOR_NOISE = 1_000_000
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
+@dataclass(frozen=True, eq=False, repr=False)
+class Source(Brief):
     """What is scanned: `truth_of` adds its parts, each times a gain.
 
     `source_of` splits an image by tissue. Any other parts will do as well, such as synthetic contrast from tissue

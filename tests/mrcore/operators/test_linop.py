@@ -301,3 +301,9 @@ def test_devices_without_number_match_any():
     assert same_device(torch.device("cuda"), torch.device("cuda:1"))
     assert not same_device(torch.device("cuda:0"), torch.device("cuda:1"))
     assert not same_device(torch.device("cpu"), torch.device("cuda"))
+
+
+def test_an_operator_says_from_where_to_where():
+    operator = CropOp((6, 8, 4), (3, 5, 3), torch.float32)
+    assert repr(operator) == "CropOp(6 x 8 x 4 to 3 x 5 x 3, float32 on cpu)"
+    assert repr(operator.H) == "Adjoint(3 x 5 x 3 to 6 x 8 x 4, float32 on cpu)"
