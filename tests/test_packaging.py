@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = {"mrcore", "ulfsim", "inr", "recon", "mrkit"}
 
 
@@ -80,13 +81,13 @@ def test_readme_names_the_commands_that_exist():
     assert all(re.search(rf"\b{verb}\b", usage()) for verb in named)
 
 
-@pytest.mark.parametrize("verb", ["simulate", "superresolve"])
-def test_options_in_the_readme_exist(verb):
-    lines = re.findall(rf"^mrkit {verb} .*$", README, re.MULTILINE)
-    assert lines
-    assert {option for line in lines for option in re.findall(r"--[a-z-]+", line)} <= set(
-        re.findall(r"--[a-z-]+", usage(verb))
-    )
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_the_documents_have_their_options(document):
+    for line in re.findall(r"^mrkit (?!--)(.*?)(?: #.*)?$", document.read_text(), re.MULTILINE):
+        words = line.split()
+        verb = words[: 2 if words[0] == "transfer" else 1]
+        options = {option for option in re.findall(r"--[a-z-]+", line) if option != "--help"}
+        assert options <= set(re.findall(r"--[a-z0-9-]+", usage(*verb))), line
 
 
 def test_readme_speaks_of_research_use():
