@@ -67,6 +67,20 @@ def tissue_number(text: str) -> tuple[str, float]:
     return name, positive(value)
 
 
+def label_codes(text: str) -> dict[int, str]:
+    """Return the tissue of each code of `GM=1,WM=2+41,CSF=3`; every tissue is needed, no code twice."""
+    found: dict[int, str] = {}
+    for part in text.split(","):
+        name, _, codes = part.strip().partition("=")
+        for code in codes.split("+"):
+            if name not in TISSUE_NAMES or not code.isdigit() or int(code) in found:
+                raise argparse.ArgumentTypeError(f"expected codes such as GM=1,WM=2,CSF=3, each once, got '{text}'")
+            found[int(code)] = name
+    if set(found.values()) != set(TISSUE_NAMES):
+        raise argparse.ArgumentTypeError(f"expected codes of {', '.join(TISSUE_NAMES)}, got '{text}'")
+    return found
+
+
 def whole(text: str) -> int:
     """Return a whole number that is at least 0."""
     try:
@@ -107,8 +121,14 @@ def add_brain(parser: argparse.ArgumentParser, image: str) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="one label map (FAST codes 1 CSF, 2 GM, 3 WM, or FreeSurfer's), or three probability maps in the order "
-        "CSF GM WM, instead of a segmentation",
+        help="one label map (codes as its sidecar or dseg.tsv states, else FAST's 1 CSF, 2 GM, 3 WM, or FreeSurfer's), "
+        "or three probability maps in the order CSF GM WM, instead of a segmentation",
+    )
+    group.add_argument(
+        "--labels",
+        type=label_codes,
+        metavar="GM=1,WM=2,CSF=3",
+        help="what the codes of the label map mean; several codes of a tissue as WM=2+41; others are background",
     )
     group.add_argument(
         "--weighting",

@@ -11,6 +11,32 @@ FAST_CODES: Mapping[int, str | None] = MappingProxyType({0: None, 1: "CSF", 2: "
 """FSL FAST on a T1w image, and mrkit's own label maps."""
 
 
+BIDS_CODES: Mapping[int, str | None] = MappingProxyType({0: None, 1: "GM", 2: "WM", 3: "CSF"})
+"""The first of BIDS' standard segmentation labels, as fMRIPrep writes them."""
+
+_NAMES: Mapping[str, str | None] = MappingProxyType(
+    {
+        **dict.fromkeys(("csf", "cerebrospinal fluid"), "CSF"),
+        **dict.fromkeys(("gm", "cgm", "sgm", "grey matter", "gray matter"), "GM"),
+        **dict.fromkeys(("cortical grey matter", "cortical gray matter"), "GM"),
+        **dict.fromkeys(("subcortical grey matter", "subcortical gray matter"), "GM"),
+        **dict.fromkeys(("wm", "white matter"), "WM"),
+        **dict.fromkeys(("bg", "background", "bone", "b", "st", "soft tissue", "nonb", "non-brain"), None),
+        **dict.fromkeys(("lesion", "l"), "WM"),
+    }
+)
+"""Tissues by the names and abbreviations of BIDS (standard segmentation labels), in small letters."""
+
+
+def tissues_by_name(names: Mapping[int, str]) -> Mapping[int, str | None] | None:
+    """Return the tissue of each code from its stated name; None where a name is not one of a tissue."""
+    known = {code: name.strip().casefold().replace("_", " ").replace("-", " ") for code, name in names.items()}
+    if not known or not set(known.values()) <= {name.replace("-", " ") for name in _NAMES}:
+        return None
+    by_name = {name.replace("-", " "): tissue for name, tissue in _NAMES.items()}
+    return {0: None, **{code: by_name[name] for code, name in known.items()}}
+
+
 def _freesurfer() -> dict[int, str | None]:
     """Return FreeSurfer's colour table (FreeSurferColorLUT) by tissue; structures, then cortex by range."""
     # Cerebral and cerebellar white matter, brain stem, ventral diencephalon, hypointensities, chiasm, corpus callosum.
@@ -37,21 +63,34 @@ FREESURFER_CODES: Mapping[int, str | None] = MappingProxyType(_freesurfer())
 """FreeSurfer aseg, aparc+aseg, a2009s, wmparc, and SynthSeg."""
 
 
-def tissue_of_codes(codes: Iterable[int], what: str) -> Mapping[int, str | None]:
+def tissue_of_codes(
+    codes: Iterable[int], what: str, stated: Mapping[int, str | None] | None = None
+) -> Mapping[int, str | None]:
     """Return the table that gives each of the label `codes` in a map its tissue, None outside the brain.
 
-    Codes 0 to 3 alone are those of FAST, others must all be FreeSurfer's.
+    Codes that are `stated` mean what is stated there. Without that, codes 0 to 3 alone are those of FAST, others must
+    all be FreeSurfer's.
 
     Raises:
-        BadInputError: codes that are in neither table; `what` names the map.
+        BadInputError: codes that are in no table; `what` names the map.
     """
     present = set(codes)
+    if stated is not None:
+        if lacking := sorted(present - set(stated)):
+            known = ", ".join(f"{code} {tissue or 'background'}" for code, tissue in sorted(stated.items()))
+            raise BadInputError(
+                f"{what} holds label codes whose meaning was not stated: {_shown(lacking)}; stated are {known}"
+            )
+        return stated
     for table in (FAST_CODES, FREESURFER_CODES):
         if present <= set(table):
             return table
     unknown = sorted(present - set(FREESURFER_CODES))
-    shown = ", ".join(map(str, unknown[:6])) + (", ..." if len(unknown) > 6 else "")
     raise BadInputError(
-        f"{what} holds label codes that are not known: {shown}; use FAST's (1 CSF, 2 GM, 3 WM), FreeSurfer's, or "
-        "three probability maps in the order CSF GM WM"
+        f"{what} holds label codes that are not known: {_shown(unknown)}; use FAST's (1 CSF, 2 GM, 3 WM), "
+        "FreeSurfer's, or three probability maps in the order CSF GM WM"
     )
+
+
+def _shown(codes: list[int]) -> str:
+    return ", ".join(map(str, codes[:6])) + (", ..." if len(codes) > 6 else "")

@@ -14,6 +14,7 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, TissueMap, require_same_grid
 from mrcore.errors import BadInputError
 from mrcore.io.label_codes import tissue_of_codes
+from mrcore.io.label_names import stated_meaning
 from mrcore.io.nifti_read import read_image, require_usable
 from mrcore.io.nifti_write import SCANNER_CODE, write_nifti
 
@@ -46,11 +47,14 @@ def load_mask(path: str | Path, grid: Grid) -> Tensor:
     return torch.from_numpy(data >= 0.5)
 
 
-def load_tissues(paths: str | Path | Sequence[str | Path]) -> TissueMap:
+def load_tissues(paths: str | Path | Sequence[str | Path], labels: Mapping[int, str] | None = None) -> TissueMap:
     """Load tissues: one label map, or three probability maps in the order CSF, GM, WM.
 
-    A label map may hold the codes of FSL FAST (1 CSF, 2 GM, 3 WM) or those of FreeSurfer (aseg, aparc+aseg,
-    wmparc, SynthSeg). Probabilities are brought to sum to one where their sum is above 0.5, and to 0 elsewhere.
+    What the codes of a label map mean is what `labels` (code -> CSF, GM or WM; others are background) say, else what
+    its sidecar (`LabelMap`) or a BIDS `dseg.tsv` states in names of tissues; without either they are those of FSL FAST
+    (1 CSF, 2 GM, 3 WM) or FreeSurfer (aseg, aparc+aseg, wmparc, SynthSeg). BIDS' own codes are 1 GM, 2 WM, 3 CSF:
+    `mrcore.segmentation.plausibility` tells from an image whether the right ones were taken. Probabilities are brought
+    to sum to one where their sum is above 0.5, and to 0 elsewhere.
 
     Raises:
         BadInputError: another number of files, codes or values that are not known, a tissue without voxels.
@@ -59,7 +63,9 @@ def load_tissues(paths: str | Path | Sequence[str | Path]) -> TissueMap:
     if isinstance(paths, (str, Path)):
         paths = [paths]
     if len(paths) == 1:
-        return _from_labels(Path(paths[0]))
+        return _from_labels(Path(paths[0]), labels)
+    if labels is not None:
+        raise BadInputError(f"labels say what the codes of one label map mean; got {len(paths)} files")
     if len(paths) == len(TISSUES):
         return _from_probabilities([Path(path) for path in paths])
     raise BadInputError(
@@ -103,10 +109,14 @@ def save_tissues(
     return [label_path, *map_paths]
 
 
-def _from_labels(path: Path) -> TissueMap:
+def _from_labels(path: Path, labels: Mapping[int, str] | None) -> TissueMap:
     image = read_image(path)
     data = require_usable(image)
-    if (data != np.rint(data)).any():
+    # A file that scales its numbers holds whole ones to half a step.
+    whole = np.rint(data)
+    if image.slope != 1 and np.abs(data - whole).max() <= min(0.5 * abs(image.slope), 0.25):
+        data = whole
+    if (data != whole).any():
         raise BadInputError(
             f"{path} is not a label map: it holds values between whole numbers; give labels, or three probability "
             "maps in the order CSF GM WM"
@@ -116,7 +126,10 @@ def _from_labels(path: Path) -> TissueMap:
         tissue_of_codes([int(code) for code in outside], str(path))
     codes = data.astype(np.int32)
     present = [int(code) for code in np.flatnonzero(np.bincount(codes.ravel()))]
-    table = tissue_of_codes(present, str(path))
+    if labels is None:
+        table = tissue_of_codes(present, str(path), stated_meaning(path))
+    else:
+        table = {**dict.fromkeys(present), **labels}
     number_of = np.full(_LARGEST_CODE + 1, -1, dtype=np.int8)
     for code in present:
         number_of[code] = -1 if table[code] is None else TISSUES.index(str(table[code]))

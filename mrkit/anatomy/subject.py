@@ -11,9 +11,10 @@ from mrcore.io.tissues import load_mask, load_tissues
 from mrcore.io.volumes import load_volume
 from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
 from mrcore.segmentation.deepbet import deepbet_brain_mask
+from mrcore.segmentation.plausibility import require_order
 from mrcore.segmentation.tissues import Segmenter
 from mrkit.anatomy.finding import weighting_of
-from mrkit.anatomy.segmenters import segmenter_named
+from mrkit.anatomy.segmenters import ORDERS, segmenter_named
 from mrkit.files.job import Job
 
 
@@ -38,10 +39,12 @@ def read_subject(job: Job) -> Subject:
     """
     volume = load_volume(job.image)
     mask = load_mask(job.mask, volume.grid) if job.mask else None
-    tissues = load_tissues(job.tissues) if job.tissues else None
+    tissues = load_tissues(job.tissues, job.labels) if job.tissues else None
     if mask is None and tissues is None and job.masker == "deepbet" and not is_skull_stripped(volume):
         mask = require_reliable(deepbet_brain_mask(volume)).mask
     if tissues is not None:
         require_same_grid(volume.grid, tissues.grid, f"the image {job.image} and its tissue maps")
     weighting = job.weighting or weighting_of(volume, job.image.name)
+    if tissues is not None and job.labels is None:
+        require_order(volume, tissues, ORDERS[weighting], "the tissues that were given")
     return Subject(volume, mask, tissues, weighting, segmenter_named(job.segmenter, weighting))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Job:
         mask: brain mask; None to find the brain.
         masker: what finds the brain of a head, `template` or `deepbet`.
         tissues: one label map or three probability maps; empty to segment.
+        labels: tissue of each code of a label map (others are background); None for what files state, or FAST's.
         segmenter: name of what segments.
         weighting: contrast of the image (T1w, T2w, FLAIR); None to tell it from sidecar or name.
         seed: of all randomness.
@@ -32,6 +34,7 @@ class Job:
     mask: Path | None = None
     masker: str = "template"
     tissues: tuple[Path, ...] = ()
+    labels: Mapping[int, str] | None = None
     segmenter: str = "mrkit"
     weighting: str | None = None
     seed: int = 0
@@ -53,7 +56,10 @@ class Job:
     @property
     def segmenter_used(self) -> str:
         """What the tissues come from, for sidecars and reports."""
-        return "given tissue maps" if self.tissues else self.segmenter
+        if not self.tissues:
+            return self.segmenter
+        codes = ", ".join(f"{code} {name}" for code, name in sorted((self.labels or {}).items()))
+        return f"given tissue maps ({codes})" if codes else "given tissue maps"
 
     @property
     def mask_used(self) -> str:
@@ -69,6 +75,7 @@ def job_of(arguments: argparse.Namespace) -> Job:
         mask=arguments.mask,
         masker=arguments.masker,
         tissues=tuple(arguments.tissues or ()),
+        labels=arguments.labels,
         segmenter=arguments.segmenter,
         weighting=arguments.weighting,
         seed=arguments.seed,

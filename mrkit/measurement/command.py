@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         mask=arguments.mask,
         masker=arguments.masker,
         tissues=tuple(arguments.tissues or ()),
+        labels=arguments.labels,
         segmenter=arguments.segmenter,
         weighting=arguments.weighting,
         force=arguments.force,
