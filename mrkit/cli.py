@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from mrcore.errors import MrkitError
 from mrkit.demo import command as commands_demo
@@ -42,6 +42,7 @@ examples:
 
 Each command has its own help: mrkit simulate --help. Images are NIfTI-1/2 or MGH; lengths are in mm. Results are
 written as .nii.gz with a .json beside each; nothing is overwritten without --force.
+Warnings are printed, a line each; -q silences them, --strict stops at the first.
 Exit codes: 0 done, 2 input that cannot be used (one line says why), 1 an error in mrkit itself, 130 interrupted."""
 
 
@@ -71,6 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     group = common.add_argument_group("messages")
     group.add_argument("-v", "--verbose", action="store_true", help="more messages, and the traceback of an error")
     group.add_argument("-q", "--quiet", action="store_true", help="no warnings")
+    group.add_argument(
+        "--strict", action="store_true", help="stop at the first warning with exit code 2, before results are written"
+    )
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
         commands_simulate,
@@ -91,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `arguments` are those of the process by default."""
     parsed = build_parser().parse_args(arguments)
-    _log_to_stderr(verbose=parsed.verbose, quiet=parsed.quiet)
+    _log_to_stderr(verbose=parsed.verbose, quiet=parsed.quiet, strict=parsed.strict)
     try:
         code: int = parsed.run(parsed)
     except MrkitError as error:
@@ -118,15 +122,24 @@ def _failed(text: str, code: int, *, verbose: bool) -> int:
     return code
 
 
-def _log_to_stderr(*, verbose: bool, quiet: bool) -> None:
-    handler = logging.StreamHandler()
+def _log_to_stderr(*, verbose: bool, quiet: bool, strict: bool) -> None:
+    handler = _Strict() if strict else logging.StreamHandler()
     handler.setFormatter(_OneLine())
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    level = logging.ERROR if quiet and not strict else logging.INFO if verbose else logging.WARNING
     for name in ("mrcore", "ulfsim", "inr", "recon", "mrkit"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+class _Strict(logging.StreamHandler[TextIO]):
+    """Makes an error of the first warning."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            raise MrkitError(f"{record.getMessage()} (a warning, and --strict was asked for)")
+        super().emit(record)
 
 
 class _OneLine(logging.Formatter):

@@ -16,6 +16,7 @@ from mrcore.data.brief import Brief
 from mrcore.data.grid import Triple
 from mrcore.data.volume import Volume
 from mrcore.noise import complex_noise, root_sum_of_squares
+from mrcore.notes import Caution
 from mrcore.operators.fourier import FourierOp
 from mrcore.operators.linop import LinearOp
 from mrcore.random import seeded
@@ -211,21 +212,22 @@ def _noisy(signal: Tensor, acquisition: Acquisition, voxel_mm: Triple, seed: int
     return root_sum_of_squares(channels), channels
 
 
-def _notes(source: Source, truth: Volume, plan: ScanPlan) -> list[str]:
+def _notes(source: Source, truth: Volume, plan: ScanPlan) -> list[Caution]:
     notes = []
     axes = scan_axes(source.volume.grid, plan.acquisition.slice_axis)
     if _keeps_order(source, truth) and (dip := border_dip(source, truth)) > 0.02:
-        notes.append(f"the gains are not monotone in intensity: dips of {100 * dip:.0f} % at tissue borders")
+        text = f"the gains are not monotone in intensity: dips of {100 * dip:.0f} % at tissue borders"
+        notes.append(Caution(text, rank=0))
     object_mm = [source.volume.grid.spacing_mm[a] for a in axes]
     if any(fine > coarse * 1.001 for fine, coarse in zip(object_mm, plan.scan_grid.spacing_mm, strict=True)):
-        notes.append("the source's voxels are larger than the scan's on some axis: nothing finer can be simulated")
+        text = "the source's voxels are larger than the scan's on some axis: nothing finer can be simulated"
+        notes.append(Caution(text))
     widths = tuple(plan.scan_grid.spacing_mm[axes.index(a)] for a in range(3))
     if touches_edge(truth, cast("Triple", widths)):
-        notes.append(
-            "the object touches the edge of its lattice and wraps by one voxel; pad it (ulfsim.plan.with_margin)"
-        )
+        text = "the object touches the edge of its lattice and wraps by one voxel; pad it (ulfsim.plan.with_margin)"
+        notes.append(Caution(text, rank=0))
     if source.n_negative:
-        notes.append(f"{source.n_negative} negative values of the source were set to 0")
+        notes.append(Caution(f"{source.n_negative} negative values of the source were set to 0"))
     return notes
 
 

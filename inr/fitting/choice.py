@@ -21,6 +21,7 @@ from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import predict
 from mrcore.noise import chi_moments
+from mrcore.notes import Caution
 from mrcore.operators.linop import LinearOp
 
 CHOICE_VOXEL_MM = 2.0
@@ -46,12 +47,13 @@ class Choice:
 
     @property
     def message(self) -> str:
-        """What was found, for a reader."""
-        return (
+        """What was found, for a reader; a caution where interpolation predicts better than any weight."""
+        text = (
             f"weight of total variation {self.weight:.2g} per mm\N{SUPERSCRIPT TWO}, chosen by {self.n_voxels} "
             f"held-out scan voxels: predicted within {min(self.rms):.2f} noise sd, by cubic interpolation within "
             f"{self.rms_cubic:.2f}"
         )
+        return text if min(self.rms) <= self.rms_cubic else Caution(text)
 
 
 def choose_tv_weight(

@@ -12,6 +12,7 @@ from mrcore.errors import BadInputError, MrkitError
 from mrcore.io.sidecar import stem
 from mrcore.io.volumes import load_volume
 from mrcore.noise_estimate import BACKGROUND
+from mrcore.notes import Caution
 from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.scans import ScanFile
 from mrkit.fidelity.measurer import MeasuredScan, Measurer
@@ -127,7 +128,7 @@ def _baselines(
             try:
                 measured = measurer.of_volume(make(), source.weighting, _file_name(name, source), key, mask=mask)
             except (MrkitError, KeyError) as error:
-                notes.append(f"{name} of {source.path.name} was left out: {error}")
+                notes.append(Caution(f"{name} of {source.path.name} was left out: {error}"))
                 continue
             scans[name].append((source.subject, measured))
             if name == BLUR:

@@ -14,6 +14,7 @@ from mrkit.fidelity.page import fidelity_page
 from mrkit.fidelity.result import FidelityResult, result_to_json
 from mrkit.files.outputs import check_outputs, json_output, text_output, write_results
 from mrkit.files.provenance import Record
+from mrkit.files.warn import warn_of
 from mrkit.progress import stages
 from ulfsim.degradations import TORCHIO_MIDDLE
 
@@ -69,6 +70,7 @@ def fidelity_files(job: FidelityJob) -> list[Path]:
             contrasts.append(found)
             notes += remarks
     result = FidelityResult(tuple(contrasts))
+    warn_of(notes)
     record = Record(_roles(sims, reals, sources), None, _parameters(job), tuple(notes))
     page = text_output(job.page, fidelity_page(result, record))
     table = json_output(job.table, result_to_json(result, record), indent=1)

@@ -10,6 +10,7 @@ from mrkit.anatomy.subject import read_subject
 from mrkit.files.job import Job
 from mrkit.files.outputs import FileOutput, Output, TissueOutput, check_outputs, text_output, write_results
 from mrkit.files.provenance import Record
+from mrkit.files.warn import warn_of
 from mrkit.measurement.measure import measure
 from mrkit.measurement.measured import Measured, as_values
 from mrkit.measurement.page import measure_page
@@ -31,6 +32,7 @@ def measure_file(job: Job) -> Measured:
         segmenter=subject.segmenter,
         weighting=subject.weighting,
     )
+    warn_of(found.notes)
     return replace(found, name=str(job.image))
 
 

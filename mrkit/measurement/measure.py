@@ -10,6 +10,7 @@ from torch import Tensor
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.noise_estimate import RESIDUAL
+from mrcore.notes import Caution
 from mrcore.segmentation.tissues import Segmenter
 from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import Notes, find_tissues
@@ -72,21 +73,21 @@ def limits_of(found: Measured) -> list[str]:
 
 
 def _contrast_limits(found: Measured) -> list[str]:
-    limits = []
+    limits: list[str] = []
     if found.is_bracketed:
         low, high = found.noise_range
         brightest = max(range(len(found.contrast.names)), key=lambda t: found.contrast.mean[t])
         name = found.contrast.names[brightest]
         few, many = found.contrast.snr[brightest], found.white.snr[brightest]
-        limits.append(
+        text = (
             f"the noise is only bracketed: its sd is {low:.4g} if it is white and {high:.4g} if the colour of the "
             f"residuals is its own and not anatomy's. SNR and CNR are given for the latter; {name} has an SNR of "
             f"{few:.3g} to {many:.3g}, and the 95 % intervals leave that open"
         )
+        limits.append(Caution(text, rank=0))
     if found.thin:
-        limits.append(
-            f"the core of {' and '.join(found.thin)} is thin: its values hold partial volume and rest on few places"
-        )
+        text = f"the core of {' and '.join(found.thin)} is thin: its values hold partial volume and rest on few places"
+        limits.append(Caution(text))
     return limits
 
 

@@ -17,6 +17,7 @@ from mrcore.io.tissues import load_mask
 from mrkit.files.kept import Kept
 from mrkit.files.outputs import ImageOutput, Output, OutputNames, check_outputs, text_output, write_results
 from mrkit.files.provenance import Record
+from mrkit.files.warn import warn_of
 from mrkit.progress import stages, steps
 from mrkit.quantification.input import IsmrmrdOptions, Train, read_data
 from mrkit.quantification.kept_maps import kept_maps
@@ -177,6 +178,7 @@ def quantify_files(job: QuantifyJob) -> list[Path]:
                 results[method.title] = kept_maps(kept, name, raw.grid, compute)
         begin("writing maps and report")
         result = next(iter(results.values()))
+        warn_of(result.notes)
         record = _record(job, result)
         fit = {"Converged": result.converged, "NIter": result.n_iter, "Message": result.message}
         sidecar = record.sidecar() | {"Fit": fit, "Versions": record.versions}

@@ -9,6 +9,7 @@ import torch
 
 from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
+from mrcore.notes import Caution
 from mrkit.files.kept import Kept, KeptPart
 from mrkit.quantification.quantify import Quantified
 
@@ -25,7 +26,10 @@ def _part(result: Quantified) -> KeptPart:
     volumes: dict[str, Volume | None] = {name: getattr(result, name) for name in _MAPS}
     maps = {name: volume.data for name, volume in volumes.items() if volume is not None}
     tensors = maps | {"pd": torch.view_as_real(result.pd.data), "mask": result.mask}
-    return KeptPart(tensors, {name: json.dumps(getattr(result, name)) for name in _FACTS})
+    # A note is kept with the rank that makes it a caution, which text alone does not have.
+    notes = [(note, note.rank if isinstance(note, Caution) else None) for note in result.notes]
+    facts = {name: json.dumps(getattr(result, name)) for name in _FACTS}
+    return KeptPart(tensors, facts | {"notes": json.dumps(notes)})
 
 
 def _quantified(part: KeptPart, grid: Grid) -> Quantified:
@@ -46,5 +50,9 @@ def _quantified(part: KeptPart, grid: Grid) -> Quantified:
         history=tuple(facts["history"]),
         history_of=facts["history_of"],
         message=facts["message"],
-        notes=tuple(facts["notes"]),
+        notes=tuple(_note(*each) for each in facts["notes"]),
     )
+
+
+def _note(text: str, rank: int | None) -> str:
+    return text if rank is None else Caution(text, rank)

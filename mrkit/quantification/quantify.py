@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool3d
 from mrcore.data.volume import Volume
 from mrcore.denoisers.unet import Denoise
 from mrcore.errors import BadInputError, GridMismatchError
+from mrcore.notes import Caution
 from mrcore.signals.mrf_sequence import MrfSequence
 from mrcore.solvers import Watch, unwatched
 from mrkit.quantification.methods import DEFAULT_METHOD, METHODS, Method, Task, usual_denoiser
@@ -189,7 +190,8 @@ def prepare_raw(
     is_white = coil_maps is None and raw.noise is not None
     if coil_maps is None:
         if raw.noise is None:
-            notes.append("no noise scan: all coils count as equally noisy, and the sd rest on what the match left over")
+            text = "no noise scan: all coils count as equally noisy, and the sd rest on what the match left over"
+            notes.append(Caution(text))
         else:
             raw = whitened(raw)
         if settings.n_coils is not None:
@@ -219,7 +221,8 @@ def quantify_prepared(
     )
     maps, solution = method.solve(task)
     is_fine = solution.converged or method.is_limited
-    notes = ready.notes if is_fine else (*ready.notes, f"{method.title} had not settled: {solution.message}")
+    unsettled = Caution(f"{method.title} had not settled: {solution.message}", rank=0)
+    notes = ready.notes if is_fine else (*ready.notes, unsettled)
     grid, dictionary = ready.raw.grid, ready.dictionary
     noise = _left_over(solution.x, maps) if ready.noise_sd is None else ready.noise_sd
     bounds = map_bounds(dictionary, maps, noise)

@@ -27,6 +27,7 @@ from mrkit.files.outputs import (
     write_results,
 )
 from mrkit.files.provenance import Record
+from mrkit.files.warn import warn_of
 from mrkit.report.report import build_page
 from mrkit.simulation.page import simulate_report
 from mrkit.simulation.protocol import NO_CHANGES, Changes, Gauge, bloch_protocol
@@ -158,6 +159,7 @@ def simulate_files(job: SimulateJob) -> list[Path]:
         segmenter=subject.segmenter,
         seed=job.common.seed,
     )
+    warn_of(result.notes)
     record = _record(job, subject, result)
     outputs = _outputs(job, subject, result)
     if job.common.with_report:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mrcore.data.acquisition import Acquisition
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
+from mrcore.notes import prefixed
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
 from mrcore.signals.steady_state import tissue_signals
@@ -201,7 +202,7 @@ def _preset_of(
         preset = preset_like(scan, stats, weighting(scan))
         source, _ = source_for(volume, tissues, preset.snr)
         match = matched(preset, scan, own, source, seed)
-        notes += [f"reference scan: {note}" for note in (*found, *stats.notes, *match.notes)]
+        notes += [prefixed("reference scan: ", note) for note in (*found, *stats.notes, *match.notes)]
         presets.append(match.preset)
     if len(presets) == 1:
         return presets[0], notes

@@ -22,6 +22,7 @@ from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
 from mrcore.io.bids_sequence import sequence_from_sidecar
+from mrcore.notes import Caution, prefixed
 from mrcore.random import seeded
 from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import weighting
@@ -136,7 +137,7 @@ def map_contrast(
         )
     mapped = Volume(_curve(image.data, [own[name] for name in order], wanted), image.grid, image.meta)
     after = tissue_levels(mapped, tissues)
-    warnings = []
+    warnings: list[str] = []
     if reference is not None:
         names = tuple(reference)
         levels = [np.array([values[name] for name in names]) for values in (after, reference)]
@@ -145,10 +146,8 @@ def map_contrast(
     if predicted is not None:
         value, low, high = predicted.wm_gm
         if abs(contrast) > max(abs(low), abs(high)) or contrast * value < 0:
-            warnings.append(
-                f"WM-GM contrast (Michelson) {contrast:.3f} is not what the Bloch equations predict: {value:.3f} "
-                f"({low:.3f} to {high:.3f})"
-            )
+            text = f"WM-GM contrast (Michelson) {contrast:.3f} is not what the Bloch equations predict: {value:.3f} "
+            warnings.append(Caution(f"{text}({low:.3f} to {high:.3f})"))
     return MappedContrast(mapped, own, after, gauge, (_michelson(own), contrast), tuple(warnings))
 
 
@@ -215,7 +214,7 @@ class ReferenceContrast:
         """What a reader must know of the contrast."""
         gains = ", ".join(f"{name} {gain:.3f}" for name, gain in self.gains.items())
         figures = f"mapped contrast: gains {gains}; its variance over targets that vary by 5 % is {self.variance:.1e}"
-        warnings = (f"mapped contrast: {warning}" for warning in self.mapped.warnings)
+        warnings = (prefixed("mapped contrast: ", warning) for warning in self.mapped.warnings)
         return self.mapped.message, f"{figures} (WM = 1)", *warnings
 
 

@@ -36,6 +36,7 @@ from mrkit.files.outputs import (
     write_results,
 )
 from mrkit.files.provenance import Record
+from mrkit.files.warn import warn_of
 from mrkit.report.report import build_page
 from mrkit.simulation.protocol import Gauge
 from mrkit.superresolution.contrast import require_same_weighting
@@ -193,6 +194,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         gauge=job.gauge,
         device=device,
     )
+    warn_of(result.notes)
     record = _record(job, weightings, result)
     outputs = _outputs(job, scans, weightings, result)
     if common.with_report:

@@ -14,6 +14,7 @@ from mrcore.data.grid import Grid, Triple
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.noise_estimate import NoiseEstimate, estimate_noise
+from mrcore.notes import Caution
 from mrcore.spatial.registration import Matrix, RegisterSettings, register
 from mrkit.anatomy.finding import Notes
 from mrkit.superresolution.lattice import on_lattice
@@ -40,11 +41,11 @@ def relative_to_wm(scan: Volume, tissues: TissueMap) -> RelativeScan:
     """Return the scan relative to the mean of its brighter tissue of WM and GM; `tissues` are on its grid."""
     cores, _ = tissue_cores(tissues)
     noise = estimate_noise(scan.data, tissues.mask, cores[tissues.names.index("WM")])
-    notes: Notes = (noise.message,)
+    notes: Notes = (noise.message if noise.plausible else Caution(noise.message),)
     scale = max(float(scan.data[core].mean()) for core, name in zip(cores, tissues.names, strict=True) if name != "CSF")
     if noise.sd < SMALLEST_NOISE * scale:
         noise = replace(noise, sd=SMALLEST_NOISE * scale)
-        notes = (*notes, "noise below a thousandth of WM is taken as that much")
+        notes = (*notes, Caution("noise below a thousandth of WM is taken as that much"))
     return RelativeScan(Volume(scan.data / scale, scan.grid, scan.meta), noise, scale, notes)
 
 
@@ -108,17 +109,18 @@ def moved(tissues: TissueMap, pose: Pose) -> TissueMap:
 
 def motion_notes(data: Stacks, weightings: Sequence[str]) -> list[str]:
     """Return a note for each scan but the first: its pose, and what of it counts less."""
-    notes = []
+    notes: list[str] = []
     for number, (stack, name) in enumerate(zip(data.stacks, weightings, strict=True), start=1):
         less = [] if stack.slice_weights is None else (stack.slice_weights < 0.5).nonzero()[:, 0].tolist()
         if less:
-            notes.append(f"scan {number} ({name}): slices {', '.join(map(str, less))} count less, as outliers")
+            notes.append(Caution(f"scan {number} ({name}): slices {', '.join(map(str, less))} count less, as outliers"))
         if number == 1:
             continue
         turn, shift = _mm(stack.pose.turn_deg), _mm(stack.pose.shift_mm)
         notes.append(f"scan {number} ({name}): turned by ({turn}) deg, shifted by ({shift}) mm against the first")
         if stack.pose.angle_deg > FAR_DEG or stack.pose.distance_mm > FAR_MM:
-            notes.append(f"scan {number} ({name}) lies far from the first: check that both are of one session")
+            text = f"scan {number} ({name}) lies far from the first: check that both are of one session"
+            notes.append(Caution(text, rank=0))
     return notes
 
 

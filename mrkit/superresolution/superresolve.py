@@ -18,6 +18,7 @@ from inr.voxels import cubic
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.noise import residual_z
+from mrcore.notes import Caution, prefixed
 from mrcore.segmentation.tissues import Segmenter
 from mrcore.solvers import Solution
 from mrcore.spatial.cropping import crop_to
@@ -266,16 +267,16 @@ def _known(ready: Prepared, fitted: Fit, fields: Tensor | None) -> Prepared:
 
 def _fit_notes(fitted: Fit, ready: Prepared, fields: Tensor | None) -> list[str]:
     """Return what a reader must know of the fit."""
-    notes = []
+    notes: list[str] = []
     if isinstance(ready.data, Stacks):
-        notes += [f"after the fit, {note}" for note in motion_notes(ready.data, ready.weightings)]
+        notes += [prefixed("after the fit, ", note) for note in motion_notes(ready.data, ready.weightings)]
     for name, field in zip(ready.contrasts, () if fields is None else fields, strict=False):
         inside = field[ready.tissues.mask]
         whose = "" if len(ready.contrasts) == 1 else f"{name}: "
         low, high = float(inside.min()), float(inside.max())
         notes.append(f"{whose}a smooth receive field of {low:.2f} to {high:.2f} was taken out")
     if not fitted.solution.converged:
-        notes.append(f"the fit had not settled: {fitted.solution.message}")
+        notes.append(Caution(f"the fit had not settled: {fitted.solution.message}", rank=0))
     return [*notes, *_scarce(fitted.prob, ready.tissues.names)]
 
 
@@ -347,7 +348,7 @@ def _scarce(prob: Tensor, names: tuple[str, ...]) -> list[str]:
     labels = prob.argmax(0)[prob.sum(0) > 0.5]
     counts = torch.bincount(labels, minlength=len(names)).tolist()
     return [
-        f"{name} makes up {100 * count / len(labels):.2g} % of the brain found: do not trust the tissues"
+        Caution(f"{name} makes up {100 * count / len(labels):.2g} % of the brain found: do not trust the tissues", 0)
         for name, count in zip(names, counts, strict=True)
         if count < 0.01 * len(labels)
     ]

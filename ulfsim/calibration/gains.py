@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mrcore.data.brief import Brief
 from mrcore.data.volume import require_same_grid
 from mrcore.errors import BadInputError
+from mrcore.notes import Caution
 from ulfsim.calibration.bounded import solve_bounded
 from ulfsim.calibration.gauge import (
     Problem,
@@ -181,14 +182,14 @@ def concluded(
         active_bounds=active_bounds(problem, gains),
         sensitivity=slope,
         scale=problem.scale,
-        warnings=warnings,
+        warnings=tuple(note if isinstance(note, Caution) else Caution(note) for note in warnings),
     )
     if not out.misses_target:
         return out
     by_bounds = problem.gauge == ABSOLUTE
     why = "the bounds on the gains keep the target SNR" if by_bounds else "contrasts were matched, not SNR: target"
     reached = ", ".join(f"{name} {out.predicted[name]:.3g} of {value:.3g}" for name, value in out.target.items())
-    return replace(out, warnings=(*warnings, f"{why} out of reach: {reached}"))
+    return replace(out, warnings=(*out.warnings, Caution(f"{why} out of reach: {reached}", rank=0)))
 
 
 def _system(matrix: Array, prior: Array | None) -> tuple[Array, Array]:

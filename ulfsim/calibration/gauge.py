@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrcore.errors import BadInputError
+from mrcore.notes import Caution
 from ulfsim.measurement.contrast import pairs
 
 Array = NDArray[np.float64]
@@ -94,15 +95,15 @@ def contrast_warnings(names: tuple[str, ...], predicted: Array, source: Array, *
     Either is information that the source does not hold; with `reorders` the opposite one is meant, and was said.
     """
     index = {name: i for i, name in enumerate(names)}
-    out = []
+    out: list[str] = []
     for a, b in pairs(names):
         new, old = (_michelson(v[index[a]], v[index[b]]) for v in (predicted, source))
         if new * old < 0:
             warning = f"{a}-{b} contrast is reversed: {new:+.3f} against {old:+.3f} in the source; borders are not real"
-            out += [warning] * (not reorders)
+            out += [Caution(warning, rank=0)] * (not reorders)
         elif abs(new) > abs(old) * 1.01 + 1e-6:
             more = f" ({100 * (new / old - 1):+.0f} %)" if old else ""
-            out.append(f"{a}-{b} contrast (Michelson) {new:.3f} exceeds the source's {old:.3f}{more}")
+            out.append(Caution(f"{a}-{b} contrast (Michelson) {new:.3f} exceeds the source's {old:.3f}{more}"))
     return out
 
 
