@@ -16,7 +16,7 @@ demo: $(VENV)/.demo  ## simulate, super-resolve and report on the embedded templ
 	$(BIN)/mrkit demo --out demo-out --force
 
 test: $(VENV)/.test  ## run the default tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(VENV)/.test  ## run the tests that take minutes, on the real scans in ../shared/data
 	$(BIN)/python -m pytest -m slow

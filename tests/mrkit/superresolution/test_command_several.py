@@ -49,7 +49,7 @@ def write(folder):
 
 def superresolve(folder, out, *options, names=tuple(SPACINGS)):
     scans = [folder / f"{name}.nii.gz" for name in names]
-    arguments = ["superresolve", *scans, folder / out, "--tissues", folder / "labels.nii.gz", "--voxel", "4"]
+    arguments = ["superresolve", *scans, folder / out, "--tissues", folder / "labels.nii.gz", "--voxel", "5"]
     return main([str(argument) for argument in (*arguments, *options)])
 
 
@@ -147,7 +147,7 @@ def test_absolute_errors_move_less_for_scattered_spikes(done):
         nib.Nifti1Image(data, image.affine).to_filename(spoilt / f"{name}.nii.gz")
     error = {}
     for likelihood in ("rician", "absolute"):
-        options = ("--likelihood", likelihood, "--regularisation", "0.5", "--voxel", "5")
+        options = ("--likelihood", likelihood, "--regularisation", "0.5")
         assert superresolve(spoilt, likelihood, *options, names=("ax_T1w", "sag_T1w")) == 0
         found = load(spoilt / likelihood, "ax_T1w_sr")
         truth, mask = truth_on(head, found.grid)
@@ -206,7 +206,7 @@ def test_methods_are_compared_over_all_scans(done, monkeypatch):
         return {name: chosen[name] for name in ("trilinear", "cubic", "Tikhonov", "Huber-TV", "TV + Hessian")}
 
     monkeypatch.setattr(comparison, "methods", few)
-    assert superresolve(folder, "compared", "--compare", "--regularisation", "1.5", "--voxel", "5") == 0
+    assert superresolve(folder, "compared", "--compare", "--regularisation", "1.5") == 0
     table = json.loads((folder / "compared" / "ax_T1w_sr_comparison.json").read_text())
     errors = {name: row["Held-out error (noise sd)"] for name, row in table["methods"].items()}
     assert errors["Huber-TV"] < errors["cubic"]
