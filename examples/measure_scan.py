@@ -77,8 +77,8 @@ uncorrected = {name: float(done.scan.data[core].mean()) / NOISE_SD for name, cor
 print(f"noise sd {magnitude.noise_sd:.4f} ({magnitude.noise_method}), put in {NOISE_SD}")
 for name, snr in zip(magnitude.names, magnitude.snr, strict=True):
     low, high = magnitude.snr_interval(name)
-    said = f"{snr:5.2f}, 95 % {low:5.2f} to {high:5.2f}, known {known[name]:5.2f}"
-    print(f"{name:4s} SNR {said}, uncorrected {uncorrected[name]:5.2f}")
+    text = f"{snr:5.2f}, 95 % {low:5.2f} to {high:5.2f}, known {known[name]:5.2f}"
+    print(f"{name:4s} SNR {text}, uncorrected {uncorrected[name]:5.2f}")
 for note in magnitude.notes:
     print("note:", note)
 

@@ -53,8 +53,8 @@ batches = list(DataLoader(pairs, batch_size=4))
 for batch in batches:
     print(f"scan {tuple(batch.scan.shape)}, truth {tuple(batch.truth.shape)}, noise {batch.noise_sd.numpy().round(4)}")
 for text in batches[0].settings:
-    said = json.loads(text)
-    print(f"source {said['Source']}, {said['Protocol']}, artefacts {sorted(said['Artefacts'])}")
+    stated = json.loads(text)
+    print(f"source {stated['Source']}, {stated['Protocol']}, artefacts {sorted(stated['Artefacts'])}")
 
 # %% [markdown]
 # The truth has the contrast of the scan; `high` keeps that of the high-field image, for networks that change it.

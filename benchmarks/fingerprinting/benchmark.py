@@ -200,8 +200,8 @@ def _error(row: Row | None, columns: Sequence[str]) -> float | None:
 
 def _below(name: str, value: float | None, bound: float | None) -> Row:
     """Return a target; what was not measured (None) is not met."""
-    said = "not measured" if bound is None else f"< {bound:.3g}"
-    return {"name": name, "target": said, "value": value, "met": None not in (value, bound) and value < bound}
+    text = "not measured" if bound is None else f"< {bound:.3g}"
+    return {"name": name, "target": text, "value": value, "met": None not in (value, bound) and value < bound}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,9 +17,10 @@ class MrfSequence(Brief):
 
     inversion -- TI -- [excitation, echo at TE, next excitation at TR] x frames
 
-    The inversion, of efficiency `inversion_efficiency` (1 perfect, 0 none), comes `ti_s` before the first excitation;
-    None: the train starts at equilibrium. A single TR, TE or phase stands for all frames. The receiver follows the RF
-    phase; None is the usual phase of the kind of sequence: constant for FISP, alternating for balanced SSFP.
+    The inversion comes `ti_s` before the first excitation and leaves M = -`inversion_efficiency` M0 (1 perfect, 0
+    saturates); None: the train starts at equilibrium. A single TR, TE or phase stands for all frames. The receiver
+    follows the RF phase; None is the usual phase of the kind of sequence: constant for FISP, alternating for balanced
+    SSFP.
 
     Raises:
         BadInputError: unequal lengths, numbers that are not finite, times that do not fit or are no seconds.

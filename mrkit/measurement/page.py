@@ -149,10 +149,10 @@ def _figures(found: Measured) -> tuple[Figure, ...]:
         pictures = tuple(tissue_picture(maps, plane, volume, window) for plane in planes)
         return Figure(title, text, pictures, captions, legend, compared=True)
 
-    said = f"Voxels as they are; window {window.low:.3g} to {window.high:.3g}."
+    stated = f"Voxels as they are; window {window.low:.3g} to {window.high:.3g}."
     scan = tuple(intensity_picture(volume, plane, window) for plane in planes)
     return (
-        Figure("Scan", said, scan, captions, compared=True, focus=True),
+        Figure("Scan", stated, scan, captions, compared=True, focus=True),
         overlay("Tissues", "Are these maps right? Nothing else on this page can tell.", tissues),
         overlay("Cores", "Voxels that signal and SNR were measured in.", seen),
     )

@@ -79,7 +79,9 @@ def _edge_plot(found: Measured, axis: int) -> LinePlot:
         title = f"Edge spread, {name}: too few edges for a width"
     else:
         x = tuple(np.linspace(-reach, reach, 81).tolist())
-        y = tuple(0.5 * (1 + math.erf(each * FWHM_PER_SD / fwhm_mm / math.sqrt(2))) for each in x)
+        # The width of edges between whole voxels may be fitted as 0: a step.
+        sd_mm = max(fwhm_mm, 1e-6 * voxel_mm) / FWHM_PER_SD
+        y = tuple(0.5 * (1 + math.erf(each / sd_mm / math.sqrt(2))) for each in x)
         lines.insert(1, Line(f"fitted, FWHM {fwhm_mm:.2f} mm", x, y, FITTED, dashed=True))
         title = f"Edge spread, {name}: {fwhm_mm:.2f} mm, {fwhm_mm / voxel_mm:.2f} voxels"
     return LinePlot(title, "mm across an edge", "edge response", tuple(lines))
@@ -92,5 +94,5 @@ def _spectrum_plot(spectrum: NoiseSpectrum, axis: int, letter: str) -> LinePlot:
     if known:
         kernel = np.exp(-np.square(2 * math.pi * fwhm_mm / FWHM_PER_SD * np.array(k)))
         lines.insert(1, Line("of that kernel", k, tuple((kernel / kernel.mean()).tolist()), FITTED, dashed=True))
-    said = f"kernel {fwhm_mm:.2f} mm" if known else "too short to tell a kernel"
-    return LinePlot(f"Noise spectrum, {axis_name(letter)}: {said}", "cycles per mm", "power", tuple(lines))
+    width = f"kernel {fwhm_mm:.2f} mm" if known else "too short to tell a kernel"
+    return LinePlot(f"Noise spectrum, {axis_name(letter)}: {width}", "cycles per mm", "power", tuple(lines))

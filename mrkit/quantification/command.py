@@ -92,7 +92,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=not_negative,
         default=1.0,
         metavar="E",
-        help="of the inversion, 0 to 1 (default: %(default)s)",
+        help="of the inversion, after which M is -E of equilibrium: 1 perfect, 0 saturates (default: %(default)s)",
     )
     group.add_argument("--balanced", action="store_true", help="the train is balanced SSFP (default: FISP)")
     group.add_argument(

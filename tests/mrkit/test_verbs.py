@@ -186,9 +186,9 @@ def test_scarce_tissue_is_said(simulated, seen):
     prob[1] = 0
     prob[:, moved] = torch.tensor([0.0, 1.0, 0.0])[:, None]
     done = superresolve(simulated.scan, voxel_mm=5.0, tissues=TissueMap(prob, TISSUES, seen.grid), settings=FEW)
-    said = [note for note in done.notes if "do not trust the tissues" in note]
-    assert len(said) == 1
-    assert said[0].startswith("GM makes up 0.")
+    text = [note for note in done.notes if "do not trust the tissues" in note]
+    assert len(text) == 1
+    assert text[0].startswith("GM makes up 0.")
     fine = superresolve(simulated.scan, voxel_mm=5.0, tissues=seen, settings=FEW)
     assert not any("do not trust the tissues" in note for note in fine.notes)
 

@@ -124,20 +124,20 @@ def test_scan_is_the_prediction_from_its_truth_and_noise(sources):
 
 
 def test_facts_of_a_pair_are_those_of_its_draw(sources):
-    said = [json.loads(pair.settings) for pair in SimulatedPairs(sources, RANGES, seed=2, n_per_source=3)]
-    assert [facts["Source"] for facts in said] == [0, 1] * 3
+    stated = [json.loads(pair.settings) for pair in SimulatedPairs(sources, RANGES, seed=2, n_per_source=3)]
+    assert [facts["Source"] for facts in stated] == [0, 1] * 3
     # In voxels of 6 mm dark CSF may ask for gains below 0, which are not given.
-    reached = [facts for facts in said if not any("out of reach" in warning for warning in facts["Warnings"])]
+    reached = [facts for facts in stated if not any("out of reach" in warning for warning in facts["Warnings"])]
     assert reached
     for facts in reached:
         assert facts["PredictedSnr"] == pytest.approx(facts["TargetSnr"], rel=0.01)
-    for facts in said:
+    for facts in stated:
         acquisition = from_json(facts)
         assert RANGES.in_plane_mm[0] <= acquisition.voxel_mm[0] <= RANGES.in_plane_mm[1]
         assert RANGES.slice_mm[0] <= acquisition.voxel_mm[2] <= RANGES.slice_mm[1]
         assert RANGES.wm_snr[0] <= facts["TargetSnr"]["WM"] <= RANGES.wm_snr[1]
         assert facts["Artefacts"] == {}
-    assert len({facts["Seed"] for facts in said}) == len(said)
+    assert len({facts["Seed"] for facts in stated}) == len(stated)
 
 
 def test_high_is_the_source_and_truth_its_contrast(sources):

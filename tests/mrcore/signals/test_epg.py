@@ -166,3 +166,13 @@ def test_what_cannot_be_simulated_is_refused():
         MrfSequence(double(10.0, 20.0), double(0.01, 0.01, 0.01), double(0.0))
     with pytest.raises(BadInputError, match="finite"):
         MrfSequence(double(10.0, math.nan), double(0.01), double(0.0))
+
+
+@pytest.mark.parametrize(("efficiency", "start"), [(1.0, -1.0), (0.5, -0.5), (0.0, 0.0)])
+def test_magnetisation_right_after_an_inversion(efficiency, start):
+    """0 saturates; a train without an inversion has no TI."""
+    at_once = train(ti_s=0.0, inversion_efficiency=efficiency)
+    assert at_once.prepared(double(0.8)) == pytest.approx(start)
+    late = train(ti_s=8.0, inversion_efficiency=efficiency)
+    assert late.prepared(double(0.8)) == pytest.approx(1.0, abs=1e-4)
+    assert train(ti_s=None).prepared(double(0.8)) == 1.0

@@ -102,7 +102,7 @@ def test_the_page_fetches_nothing_and_names_its_scales(done):
     page = (done / "out" / "raw_quantify_report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
-    for said in (
+    for stated in (
         "mrkit quantify",
         "0 to 2.5 s",
         "0 to 200 ms",
@@ -111,7 +111,7 @@ def test_the_page_fetches_nothing_and_names_its_scales(done):
         "Uncertainty of PD",
         "Histograms",
     ):
-        assert said in page, said
+        assert stated in page, stated
 
 
 def test_nothing_is_overwritten_without_force(done, capfd):
@@ -229,10 +229,10 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(tmp_path, capfd
     raw = next(path for path in tmp_path.iterdir() if path.stem == "raw")
     before = sorted(tmp_path.iterdir())
     assert quantify(raw, tmp_path / "out", *options) == 2
-    said = capfd.readouterr().err
-    assert said.startswith("mrkit: error: ")
-    assert said.count("\n") == 1
-    assert part in said
+    stated = capfd.readouterr().err
+    assert stated.startswith("mrkit: error: ")
+    assert stated.count("\n") == 1
+    assert part in stated
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -251,8 +251,8 @@ def test_help_teaches_and_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stderr == ""
-    for said in ("examples:", "mrkit quantify --demo", "RAW_desc-seconds_T1map.nii.gz", "flip_deg", "methods:"):
-        assert said in result.stdout
+    for stated in ("examples:", "mrkit quantify --demo", "RAW_desc-seconds_T1map.nii.gz", "flip_deg", "methods:"):
+        assert stated in result.stdout
 
 
 def test_the_demo_has_a_truth_that_it_does_not_reconstruct_with():

@@ -111,12 +111,12 @@ def test_the_sd_are_what_repeated_noise_shows():
     ]
     for quantity in ("t1", "t2"):
         maps = torch.stack([getattr(r, f"{quantity}_s").data[core] for r in (first, *again)])
-        said = float(getattr(first, f"{quantity}_sd_s").data[core].square().mean().sqrt())
+        text = float(getattr(first, f"{quantity}_sd_s").data[core].square().mean().sqrt())
         shown = float(maps.std(0).square().mean().sqrt())
-        assert 0.5 < said / shown < 1.4, (quantity, said, shown)
+        assert 0.5 < text / shown < 1.4, (quantity, text, shown)
     maps = torch.stack([r.pd.data.abs()[core] for r in (first, *again)])
-    said, shown = (float(sd.square().mean().sqrt()) for sd in (first.pd_sd.data[core], maps.std(0)))
-    assert 0.5 < said / shown < 1.4, ("pd", said, shown)
+    text, shown = (float(sd.square().mean().sqrt()) for sd in (first.pd_sd.data[core], maps.std(0)))
+    assert 0.5 < text / shown < 1.4, ("pd", text, shown)
 
 
 def test_more_noise_means_larger_sd_and_without_a_noise_scan_a_note():

@@ -82,9 +82,9 @@ def test_each_score_has_its_definition():
     assert all(column.definition for table in tables for column in table.columns)
     assert score_tables({}) == ()
     coarse = score_image(truth, noisy(truth, 0.1, 0), mask, edges=EdgeSettings(sigma_voxels=2.5, low_quantile=0.4))
-    said = score_tables({"a": coarse})[0].columns[4].definition
-    assert "smoothing 2.5 voxel" in said
-    assert "40th and 80th" in said
+    stated = score_tables({"a": coarse})[0].columns[4].definition
+    assert "smoothing 2.5 voxel" in stated
+    assert "40th and 80th" in stated
 
 
 def test_versions_name_what_the_numbers_depend_on():

@@ -182,7 +182,7 @@ def test_protocol_needs_what_a_scanner_delivers(tmp_path, capfd):
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path, capfd):
-    for options, said in (
+    for options, text in (
         (["--field", "0.1"], "--protocol"),
         (["--target-snr", "FAT=3"], "TISSUE=NUMBER"),
         (["--target-snr", "WM=-3"], "positive"),
@@ -196,5 +196,5 @@ def test_options_that_do_not_fit_are_refused(tmp_path, capfd):
         except SystemExit as stopped:
             code = stopped.code
         assert code == 2
-        assert said in capfd.readouterr().err
+        assert text in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -40,8 +40,8 @@ def test_each_change_arrives_and_is_named():
         4,
     )
     assert new.snr == SWOOP.snr
-    for said in (SWOOP.source, "slice_axis A", "n_channels 4"):
-        assert said in new.source
+    for text in (SWOOP.source, "slice_axis A", "n_channels 4"):
+        assert text in new.source
 
 
 def test_snr_of_one_tissue_leaves_the_others():

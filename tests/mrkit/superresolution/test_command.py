@@ -153,16 +153,16 @@ def test_a_preview_makes_no_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "text"),
     [
         (("--preview", "--uncertainty", "2"), "makes no fit"),
         (("--init", "nowhere.nii.gz"), "nowhere.nii.gz"),
         (("--device", "cuda:99"), "device 'cuda:99' cannot be used here"),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind(tmp_path, capfd, options, said):
+def test_what_is_refused_leaves_nothing_behind(tmp_path, capfd, options, text):
     assert superresolve(tmp_path, "out", *options) == 2
-    assert said in capfd.readouterr().err
+    assert text in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -82,9 +82,9 @@ def test_table_figures_and_file_say_the_same(compared, ready):
     figures = comparison_figures(compared, planes, window_of(compared.judged[3].image, ready.tissues.mask))
     assert [figure.title for figure in figures] == [one.name for one in compared.judged]
     assert "All methods on this scan" in build_page(Report("t", "s", Record(), tables=(table,)))
-    said = comparison_json(compared)
-    assert said["methods"]["truth"]["Held-out error (noise sd)"] == compared.judged[3].held_out
-    assert said["held_out_voxels"] == compared.n_voxels > 30
+    text = comparison_json(compared)
+    assert text["methods"]["truth"]["Held-out error (noise sd)"] == compared.judged[3].held_out
+    assert text["held_out_voxels"] == compared.n_voxels > 30
 
 
 def test_every_method_is_compared(ready):

@@ -73,15 +73,15 @@ def found(ready) -> tuple[Trust, torch.Tensor]:
 
 def test_sd_covers_the_error_of_what_the_scan_does_not_show(found, ready):
     """The prior alone is far too sure of these sharp pieces; held-out voxels widen it to the error, within a third."""
-    said, image = found
+    text, image = found
     brain = ready.tissues.mask
     error = (image - truth())[brain]
-    z = error / (said.sds[0].data[brain] / SCALE)
+    z = error / (text.sds[0].data[brain] / SCALE)
     assert 0.67 < rms(z) < 1.33
     assert float((z.abs() < 1).double().mean()) > 0.6
     assert float((z.abs() < 2).double().mean()) > 0.9
-    assert said.null_scales[0] > 3
-    assert rms(z) * said.null_scales[0] > 3, "what it would be without"
+    assert text.null_scales[0] > 3
+    assert rms(z) * text.null_scales[0] > 3, "what it would be without"
 
 
 def unseen_exactly(ready, image) -> torch.Tensor:
@@ -99,22 +99,22 @@ def unseen_exactly(ready, image) -> torch.Tensor:
 
 def test_the_null_part_is_what_the_operator_leaves_out(ready):
     """It is what the singular vectors of the operator say, without any iteration."""
-    said, image = trust(ready, truth()[None], smooth_fit, 2, 0), truth()
-    part = said.null_parts[0].data / SCALE
+    text, image = trust(ready, truth()[None], smooth_fit, 2, 0), truth()
+    part = text.null_parts[0].data / SCALE
     exact = unseen_exactly(ready, image) * ready.foreground
     assert rms(part - exact) < 0.05 * rms(exact)
     assert rms(exact) > 0.1 * rms(image), "sharp pieces have much that blurred slices of 5 mm do not show"
     seen, whole = (float(ready.data.operator(x).square().mean().sqrt()) for x in (part, image))
     assert seen < 0.1 * whole
-    assert said.null_parts[0].grid.matches(LATTICE)
+    assert text.null_parts[0].grid.matches(LATTICE)
 
 
 def test_figures_of_trust_are_those_of_the_ensemble(found):
-    said, _ = found
-    assert said.n_members == 2
-    assert 0 < said.seed_variance < 0.1
-    assert isinstance(said.held_out, HeldOut)
-    assert f"{said.held_out.n_voxels} held-out scan voxels" in said.notes[0]
+    text, _ = found
+    assert text.n_members == 2
+    assert 0 < text.seed_variance < 0.1
+    assert isinstance(text.held_out, HeldOut)
+    assert f"{text.held_out.n_voxels} held-out scan voxels" in text.notes[0]
 
 
 def test_members_that_are_kept_are_not_fitted_again(tmp_path):
@@ -163,9 +163,9 @@ def test_residuals_of_the_truth_are_white(ready):
 
 
 def test_maps_of_trust_are_shown_in_the_brain(found, ready):
-    said, _ = found
+    text, _ = found
     planes = sections(LATTICE, ready.tissues.mask)
-    figures = trust_figures(said, ("T1w",), planes, ready.tissues.mask)
+    figures = trust_figures(text, ("T1w",), planes, ready.tissues.mask)
     assert [figure.title for figure in figures] == ["Uncertainty", "Not seen by the scan"]
     assert "Uncertainty" in build_page(Report("t", "s", Record(), figures=tuple(figures), planes=("a", "b", "c")))
 

@@ -41,9 +41,9 @@ def folder(tmp_path_factory):
 def test_fit_names_its_pairs_and_errors(folder, capsys):
     scans = [folder / name for name in ("hf0.nii.gz", "ulf0.nii.gz", "hf1.nii.gz", "ulf1.nii.gz")]
     assert run("transfer", "fit", *scans, "--out", folder / "again.npz", "--smoothness", "0.25") == 0
-    said = capsys.readouterr().out
-    assert "left-out error" in said
-    assert "hf1.nii.gz ulf1.nii.gz" in said
+    text = capsys.readouterr().out
+    assert "left-out error" in text
+    assert "hf1.nii.gz ulf1.nii.gz" in text
     assert load_transfer(folder / "again.npz").smoothness == 0.25
 
 

@@ -128,6 +128,6 @@ def test_impossible_settings_are_refused(wrong):
 
 @pytest.mark.parametrize("solve", [subspace_cg, lrtv, locally_low_rank])
 def test_every_step_is_told(small_scan, solve):
-    told = []
-    solution = solve(*small_scan.scan(0.2, noise_sd=0.01), watch=lambda: told.append(1))
-    assert len(told) == solution.n_iter == len(solution.history)
+    seen = []
+    solution = solve(*small_scan.scan(0.2, noise_sd=0.01), watch=lambda: seen.append(1))
+    assert len(seen) == solution.n_iter == len(solution.history)
