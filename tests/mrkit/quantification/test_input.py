@@ -13,6 +13,7 @@ from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
 from mrcore.signals.epg import SliceProfile
 from mrcore.signals.mrf_sequence import MrfSequence
+from mrkit import QuantifySettings
 from mrkit.cli import main
 from mrkit.quantification import job as job_quantify
 from mrkit.quantification.input import IsmrmrdOptions, Train, read_data
@@ -69,6 +70,24 @@ def test_the_train_that_is_said_is_the_one_that_is_fitted(tmp_path, model, optio
     assert middle(tmp_path / "right/raw_desc-seconds_T2map.nii.gz") == pytest.approx(0.07, rel=0.1)
     assert quantify("raw.npz", "wrong", *QUICK) == 0
     assert middle(tmp_path / "wrong/raw_desc-seconds_T2map.nii.gz") != pytest.approx(0.07, rel=0.1)
+
+
+def test_each_map_is_written_under_its_own_name(tmp_path):
+    """Against the verb, array by array: maps and sd of T1 and T2 have no other way to be told apart."""
+    write_npz(scan(), tmp_path / "raw.npz")
+    assert quantify(tmp_path / "raw.npz", tmp_path / "out", *QUICK) == 0
+    settings = QuantifySettings(t1_range_s=(0.4, 2.0), t2_range_s=(0.02, 0.3))
+    found = mrkit.quantify(mrkit.load_raw(tmp_path / "raw.npz"), method=mrkit.METHODS["cg"], settings=settings)
+    for name, volume in {
+        "seconds_T1map": found.t1_s,
+        "seconds_T2map": found.t2_s,
+        "sdseconds_T1map": found.t1_sd_s,
+        "sdseconds_T2map": found.t2_sd_s,
+        "sdrelative_PDmap": found.pd_sd,
+        "relative_residual": found.residual,
+    }.items():
+        written = np.asarray(nib.load(tmp_path / "out" / f"raw_desc-{name}.nii.gz").dataobj)
+        assert np.allclose(written, volume.data.numpy(), rtol=1e-4, atol=1e-6), name
 
 
 def test_a_trajectory_that_is_given_stands_for_a_wrong_one(tmp_path):
