@@ -196,6 +196,19 @@ def test_a_start_knows_nothing_of_hidden_voxels(toy):
     assert not torch.allclose(one, whole, atol=0.1)
 
 
+def test_variances_are_those_of_a_sample(toy):
+    """Two fits that differ by d have the variance d^2 / 2: the mean that they are about is their own."""
+    apart = {0: -0.1, 1: 0.1}
+
+    def fit_once(seen):
+        return torch.full((1, *LATTICE.shape), 3.0, dtype=F64) + apart[seen.seed]
+
+    data = OneScan(toy.scan(toy.truth(1), 1), toy.operator, SD)
+    found = ensemble(data, SCAN.spacing_mm, [torch.ones(SCAN.shape, dtype=torch.bool)], fit_once, 0, n_folds=1)
+    assert torch.allclose(found.seed_variance, torch.full_like(found.mean, 0.02))
+    assert torch.allclose(found.spread**2, torch.full_like(found.mean, 0.02))
+
+
 def test_ensembles_that_cannot_be(toy):
     scan = toy.scan(toy.truth(0), 0)
 

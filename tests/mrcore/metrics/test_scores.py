@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from operators import grid
 
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TISSUES, TissueMap, Volume
@@ -273,6 +274,16 @@ def test_tissue_volume_is_in_ml_and_knows_the_voxel():
     moved = int((ball() & (torch.arange(24) == 7)).sum())
     assert volume_error_ml(tissues, more, "WM") == pytest.approx(moved * 0.03)
     assert volume_error_relative(tissues, more, "WM") == pytest.approx(moved / n)
+
+
+def test_dice_counts_what_lies_outside_the_references_mask():
+    """WM of 4 voxels in the reference and 6 in the image, of which 2 lie where the reference has no brain: 8 / 10."""
+    where = grid((10, 1, 1), (1.0, 1.0, 1.0))
+    reference, image = torch.zeros(3, 10, 1, 1), torch.zeros(3, 10, 1, 1)
+    reference[2, :4], image[2, :6] = 1, 1
+    a, b = TissueMap(reference, TISSUES, where), TissueMap(image, TISSUES, where)
+    assert dice_by_tissue(a, b)["WM"] == pytest.approx(0.8)
+    assert dice_by_tissue(b, a)["WM"] == pytest.approx(0.8)
 
 
 def test_dice_by_tissue_and_score_tissues_agree_with_their_parts():

@@ -55,6 +55,13 @@ def plain():
     return quantify(scan(), method=SETTLED, settings=QUICK)
 
 
+def test_least_squares_weighs_samples_by_the_root_of_the_density_compensation():
+    """Gridding weighs by the compensation itself, least squares by weights whose square that is."""
+    ready = prepare_raw(scan(), QUICK)
+    assert torch.allclose(ready.encoding.weights.square(), ready.density)
+    assert float(ready.density.max() / ready.density.min()) > 2
+
+
 def test_maps_show_themselves():
     assert_shows_itself(plain(), "Quantified(T1, T2, PD;", " ms")
 
