@@ -31,6 +31,10 @@ class View:
     contrast: int = 0
     weight: Tensor | None = None
 
+    def counted(self, voxels: Tensor) -> Tensor:
+        """Return those of `voxels` (bool, the scan's shape) that count."""
+        return voxels if self.weight is None else voxels & (self.weight > 0)
+
 
 class Data(Protocol):
     """Scans of one person, seen through a model whose own unknowns (poses, scales, weights) may be found in the fit."""

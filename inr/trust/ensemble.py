@@ -132,7 +132,7 @@ def _tests(data: OneScan | Stacks, seen: Part, masks: Sequence[Tensor], members:
     found = []
     views = data.views()
     for view, hidden, filled, mask in zip(views, seen.held_out, seen.filled, masks, strict=True):
-        at = hidden & mask if view.weight is None else hidden & mask & (view.weight > 0)
+        at = view.counted(hidden & mask)
         predictions = torch.stack([predict(view.operator, images[view.contrast])[at] for images in members])
         expected, sd = chi_moments(predictions.mean(0), view.noise_sd)
         spread = (predictions - predictions.mean(0)).square().sum(0) / (len(members) - 1)

@@ -11,30 +11,25 @@ FAST_CODES: Mapping[int, str | None] = MappingProxyType({0: None, 1: "CSF", 2: "
 """FSL FAST on a T1w image, and mrkit's own label maps."""
 
 
-BIDS_CODES: Mapping[int, str | None] = MappingProxyType({0: None, 1: "GM", 2: "WM", 3: "CSF"})
-"""The first of BIDS' standard segmentation labels, as fMRIPrep writes them."""
-
 _NAMES: Mapping[str, str | None] = MappingProxyType(
     {
         **dict.fromkeys(("csf", "cerebrospinal fluid"), "CSF"),
         **dict.fromkeys(("gm", "cgm", "sgm", "grey matter", "gray matter"), "GM"),
         **dict.fromkeys(("cortical grey matter", "cortical gray matter"), "GM"),
         **dict.fromkeys(("subcortical grey matter", "subcortical gray matter"), "GM"),
-        **dict.fromkeys(("wm", "white matter"), "WM"),
-        **dict.fromkeys(("bg", "background", "bone", "b", "st", "soft tissue", "nonb", "non-brain"), None),
-        **dict.fromkeys(("lesion", "l"), "WM"),
+        **dict.fromkeys(("wm", "white matter", "lesion", "l"), "WM"),
+        **dict.fromkeys(("bg", "background", "bone", "b", "st", "soft tissue", "nonb", "non brain"), None),
     }
 )
-"""Tissues by the names and abbreviations of BIDS (standard segmentation labels), in small letters."""
+"""Tissues by the names and abbreviations of BIDS (standard segmentation labels): small letters, words by spaces."""
 
 
 def tissues_by_name(names: Mapping[int, str]) -> Mapping[int, str | None] | None:
     """Return the tissue of each code from its stated name; None where a name is not one of a tissue."""
     known = {code: name.strip().casefold().replace("_", " ").replace("-", " ") for code, name in names.items()}
-    if not known or not set(known.values()) <= {name.replace("-", " ") for name in _NAMES}:
+    if not known or not set(known.values()) <= set(_NAMES):
         return None
-    by_name = {name.replace("-", " "): tissue for name, tissue in _NAMES.items()}
-    return {0: None, **{code: by_name[name] for code, name in known.items()}}
+    return {0: None, **{code: _NAMES[name] for code, name in known.items()}}
 
 
 def _freesurfer() -> dict[int, str | None]:

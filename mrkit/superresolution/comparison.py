@@ -202,8 +202,7 @@ class _Judge:
         self.ready, self.hidden, self.masks, self.tissues = ready, hidden, masks, tissues
         self.views = ready.data.views()
         self.tested = [
-            at & mask if view.weight is None else at & mask & (view.weight > 0)
-            for at, mask, view in zip(hidden.held_out, masks, self.views, strict=True)
+            view.counted(at & mask) for at, mask, view in zip(hidden.held_out, masks, self.views, strict=True)
         ]
         self.n_voxels = sum(int(at.sum()) for at in self.tested)
 
@@ -217,7 +216,7 @@ class _Judge:
         ready, lead = self.ready, self.ready.lead(0)
         first = self.views[lead]
         z = residual_z(first.scan, predict(first.operator, images[0]), first.noise_sd)
-        residual = whiteness(z, _counted(self.masks[lead], first.weight))
+        residual = whiteness(z, first.counted(self.masks[lead]))
         errors = []
         for view, at in zip(self.views, self.tested, strict=True):
             expected, _ = chi_moments(predict(view.operator, unseen[view.contrast])[at], view.noise_sd)
@@ -231,10 +230,6 @@ class _Judge:
         noise_sd = self.views[0].noise_sd
         relative = [error / (view.noise_sd / noise_sd) for error, view in zip(errors, self.views, strict=True)]
         return float(torch.cat(relative).square().mean().sqrt()) / noise_sd
-
-
-def _counted(mask: Tensor, weight: Tensor | None) -> Tensor:
-    return mask if weight is None else mask & (weight > 0)
 
 
 def _interpolated(scene: Scene, interpolate: Callable[..., Volume]) -> Tensor:

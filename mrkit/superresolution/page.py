@@ -76,8 +76,7 @@ def superresolve_report(
         tables.append(_pose_table(weightings, result))
     size = size_text(result.image.grid)
     return Report(
-        title=title
-        or f"Super-resolution of {'an ultra-low-field scan' if len(scans) == 1 else 'ultra-low-field scans'}",
+        title=title or _title(scans),
         summary=f"{_given(scans)} brought to {size} by fitting this subject's own image through a model of the "
         f"acquisition{'' if len(scans) == 1 else '; all were aligned to the first'}. {orientation_text()}",
         record=record,

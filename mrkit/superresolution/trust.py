@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from inr.scans.heldout import Part, hide
-from inr.scans.single import View
 from inr.trust.ensemble import Ensemble, FitOnce, HeldOut, Whiteness, ensemble, whiteness
 from inr.trust.gradients import gradient_sd, smoothed
 from inr.trust.null_space import hidden_excess, joint_view, null_component, posterior_samples, posterior_sd
@@ -138,7 +137,7 @@ def _total_sd(
     unseen = posterior_sd(operator, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
     seen = hide(ready.data, ready.scans[0].grid.spacing_mm, fold=0, seed=seed)
     of_contrast = [n for n, view in enumerate(views) if view.contrast == contrast]
-    tested = [_counted(views[n], seen.held_out[n] & masks[n]) for n in of_contrast]
+    tested = [views[n].counted(seen.held_out[n] & masks[n]) for n in of_contrast]
     part, _ = joint_view(seen.data.views(), contrast)
     samples = posterior_samples(part, noise_sd, spacing, seed, N_SAMPLES, width, MAX_ITER)
     at = tested[0] if tuple(operator.shape_out) == tuple(tested[0].shape) else torch.cat([t.flatten() for t in tested])
@@ -147,10 +146,6 @@ def _total_sd(
     # What all fits get wrong alike is in the second term; so their spread counts as it is.
     own = (1 + 1 / found.n_members) * found.spread[contrast].square()
     return torch.sqrt(own + smoothed((scale * unseen).square(), spacing, POOLED_MM)), scale
-
-
-def _counted(view: View, voxels: Tensor) -> Tensor:
-    return voxels if view.weight is None else voxels & (view.weight > 0)
 
 
 def _on_output(ready: Prepared, values: Tensor, contrast: int) -> Volume:
