@@ -1,8 +1,10 @@
-"""Notes on a result, and those among them that a user must not miss."""
+"""Notes on a result, those among them that a user must not miss, and what is wrong with a file that is read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 
 
 class Caution(str):
@@ -29,3 +31,24 @@ def prefixed(prefix: str, note: str) -> str:
     """Return the note with a prefix; a caution stays one."""
     text = f"{prefix}{note}"
     return Caution(text, note.rank) if isinstance(note, Caution) else text
+
+
+class Severity(StrEnum):
+    """How bad something is: it cannot be used, may mislead, or is only worth knowing."""
+
+    REFUSE = "refuse"
+    CAUTION = "caution"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with an image; one to `REFUSE` makes it unusable."""
+
+    text: str
+    severity: Severity = Severity.REFUSE
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the image cannot be used."""
+        return self.severity is Severity.REFUSE

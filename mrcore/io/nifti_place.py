@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mrcore.data.grid import Affine, Grid, Shape3
 from mrcore.errors import BadInputError
+from mrcore.notes import Problem, Severity
 
 # nibabel's header classes carry no types.
 Header = Any
@@ -17,14 +17,6 @@ AGREE_MM = 1e-3
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 50.0
 _FARTHEST_MM = 1e6
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with an image: `fatal` when it cannot be used, else a warning."""
-
-    text: str
-    fatal: bool = True
 
 
 def place(header: Header, shape: tuple[int, ...]) -> tuple[Affine | None, str, list[Problem]]:
@@ -44,7 +36,9 @@ def place(header: Header, shape: tuple[int, ...]) -> tuple[Affine | None, str, l
         affine[:3] *= _MM_PER_UNIT.get(units, 1.0)
         problems += _codes(header, shape)
     elif not int(header["goodRASFlag"]):
-        problems.append(Problem("the MGH header has no valid position (goodRASFlag 0); orientation is a guess", False))
+        problems.append(
+            Problem("the MGH header has no valid position (goodRASFlag 0); orientation is a guess", Severity.CAUTION)
+        )
     if np.isfinite(affine).all() and np.abs(affine).max() > _FARTHEST_MM:
         text = f"the affine has numbers up to {np.abs(affine).max():.3g} mm: the header is damaged, convert it again"
         return None, units, [*problems, Problem(text)]
@@ -81,9 +75,11 @@ def _units(header: Header) -> tuple[str, list[Problem]]:
         units = str(header.get_xyzt_units()[0])
     except KeyError:
         code = int(header["xyzt_units"]) % 8
-        return "unknown", [Problem(f"xyzt_units has no length unit of code {code}; millimetres are assumed", False)]
+        return "unknown", [
+            Problem(f"xyzt_units has no length unit of code {code}; millimetres are assumed", Severity.CAUTION)
+        ]
     if units in _MM_PER_UNIT:
-        return units, [Problem(f"the header gives lengths in {units}s; they were converted to mm", False)]
+        return units, [Problem(f"the header gives lengths in {units}s; they were converted to mm", Severity.CAUTION)]
     return units, []
 
 
@@ -92,15 +88,15 @@ def _codes(header: Header, shape: tuple[int, ...]) -> list[Problem]:
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code <= 0 and qform_code <= 0:
         text = "neither sform nor qform is set: position and orientation (left and right) are unknown, a guess is used"
-        return [Problem(text, False)]
+        return [Problem(text, Severity.CAUTION)]
     if sform_code <= 0 or qform_code <= 0:
         return []
     distance_mm = disagreement_mm(header, shape)
     if distance_mm is None:
-        return [Problem("the qform cannot be read; the sform is used", False)]
+        return [Problem("the qform cannot be read; the sform is used", Severity.CAUTION)]
     if distance_mm > AGREE_MM and not _is_rounding(header, shape):
         text = f"sform and qform disagree by {distance_mm:.4g} mm; the sform is used, other programs may use the qform"
-        return [Problem(text, False)]
+        return [Problem(text, Severity.CAUTION)]
     return []
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from mrcore.data.grid import Affine, Grid
 from mrcore.errors import BadInputError
-from mrcore.io.nifti_place import Header, Problem, disagreement_mm, place, spatial
+from mrcore.io.nifti_place import Header, disagreement_mm, place, spatial
+from mrcore.notes import Problem
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mrcore.io.nifti_place import Problem
+from mrcore.notes import Problem, Severity
 
 # dcm2niix takes vendors that it does not know for others: Hyperfine's scans were labelled Philips (dcm2niix#653).
 LARGEST_SWOOP_T = 0.1
@@ -16,7 +16,7 @@ LONGEST_S = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
 def sidecar_problems(values: Mapping[str, object], name: str) -> list[Problem]:
     """Return warnings about the keys of the sidecar `name`: units, vendor against field strength."""
     texts = [*_field(values), *_times(values), *_vendor(values)]
-    return [Problem(f"sidecar {name}: {text}", fatal=False) for text in texts]
+    return [Problem(f"sidecar {name}: {text}", Severity.CAUTION) for text in texts]
 
 
 def _field(values: Mapping[str, object]) -> list[str]:

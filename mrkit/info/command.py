@@ -22,6 +22,7 @@ examples:
 Exit code 0 when the file can be used (warnings may be listed), 2 when not."""
 
 _CODES = ("not set", "scanner", "aligned", "Talairach", "MNI", "template")
+_SHOWN_AS = {"refuse": "error", "caution": "warning", "note": "note"}
 _SHOWN = (
     "Description",
     "Units",
@@ -101,13 +102,13 @@ def as_text(report: FileReport) -> str:
         rows.append(("SHA-256", report.sha256))
     width = max(len(name) for name, _ in rows)
     lines = [str(report.path), *(f"  {name:<{width}}  {value}" for name, value in rows)]
-    lines += [f"{'error' if problem.fatal else 'warning'}: {problem.text}" for problem in report.problems]
+    lines += [f"{_SHOWN_AS[problem.severity]}: {problem.text}" for problem in report.problems]
     return "\n".join([*lines, _verdict(report)])
 
 
 def _verdict(report: FileReport) -> str:
     n_errors = sum(problem.fatal for problem in report.problems)
-    n_warnings = len(report.problems) - n_errors
+    n_warnings = sum(problem.severity == "caution" for problem in report.problems)
     if n_errors:
         return f"not usable: {n_errors} error(s), {n_warnings} warning(s)"
     return f"usable, {n_warnings} warning(s)" if n_warnings else "usable"

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from mrcore.data.grid import Affine, Triple
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, MrkitError
-from mrcore.io.nifti_place import Problem
 from mrcore.io.nifti_read import ImageFile, is_slice, read_image, slice_problem
 from mrcore.io.sidecar import read_sidecar, sidecar_path
 from mrcore.io.sidecar_checks import sidecar_problems
 from mrcore.noise_estimate import estimate_noise
+from mrcore.notes import Problem, Severity
 from mrcore.segmentation.brainmask import is_skull_stripped
 
 _PERCENTILES = (1, 25, 50, 75, 99)
@@ -134,7 +134,7 @@ def inspect_file(path: Path) -> FileReport:
         sidecar = read_sidecar(path)
     except BadInputError as error:
         sidecar = {}
-        problems.append(Problem(str(error), fatal=False))
+        problems.append(Problem(str(error), Severity.CAUTION))
     place = _place(image)
     problems += sidecar_problems(sidecar, sidecar_path(path).name)
     stripped, intensity, is_quantity = None, None, isinstance(sidecar.get("Units"), str)
@@ -146,7 +146,7 @@ def inspect_file(path: Path) -> FileReport:
             problems += _content_problems(image.data, intensity, place)
     if is_slice(image.shape):
         problems.append(_slice_problem(image.shape, is_map=is_quantity or (intensity is not None and intensity.is_map)))
-    problems.sort(key=lambda problem: not problem.fatal)
+    problems.sort(key=lambda problem: list(Severity).index(problem.severity))
     return FileReport(
         path=path,
         format=image.format,
@@ -186,7 +186,7 @@ def _place(image: ImageFile) -> PlaceFacts | None:
 def _slice_problem(shape: tuple[int, ...], *, is_map: bool) -> Problem:
     """Return a warning for maps and masks, which `quantify` makes and takes; scans of one slice serve nothing."""
     text = "one slice: mrkit quantify takes it as a mask, every other command needs a whole stack of slices"
-    return Problem(text, fatal=False) if is_map else slice_problem(shape)
+    return Problem(text, Severity.CAUTION) if is_map else slice_problem(shape)
 
 
 def _intensity(image: ImageFile, data: NDArray[np.float32], *, is_quantity: bool) -> IntensityFacts:
@@ -245,7 +245,7 @@ def _content_problems(data: NDArray[np.float32], facts: IntensityFacts, place: P
         texts.append(f"the field of view is only {min(place.fov_mm):.0f} mm along one axis: not a whole brain")
     if facts.snr is not None and facts.snr < 5:
         texts.append(f"the SNR of the object is about {facts.snr:.1f}: too little for reliable tissues")
-    return [Problem(text, fatal=False) for text in texts]
+    return [Problem(text, Severity.CAUTION) for text in texts]
 
 
 def _kind(place: PlaceFacts | None, facts: IntensityFacts | None, sidecar: Mapping[str, object]) -> str:
