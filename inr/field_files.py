@@ -23,6 +23,7 @@ from inr.hulfsynth import HulfSynthField
 from inr.rendering import FittedField
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
+from mrcore.io.file_content import refuse_unfetched
 from mrcore.io.tensors import save_tensors
 from mrcore.random import seeded
 
@@ -71,6 +72,7 @@ def load_field(path: str | Path) -> FittedField:
         BadInputError: no such file, not a field, of another version, or incomplete.
     """
     path = Path(path)
+    refuse_unfetched(path)
     if not path.is_file():
         raise BadInputError(f"no file {path}")
     try:

@@ -25,6 +25,7 @@ from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
 from mrcore.io.atomic import atomic_write
+from mrcore.io.file_content import refuse_unfetched
 from mrcore.operators.fourier import FourierOp
 from mrcore.operators.linop import CPU, LinearOp
 from mrcore.operators.pointwise import DiagonalOp
@@ -150,6 +151,7 @@ def load_transfer(path: str | Path) -> TransferFunction:
         BadInputError: no such file, or one that holds something else.
     """
     path = Path(path)
+    refuse_unfetched(path)
     if not path.is_file():
         raise BadInputError(f"no file {path}; make a transfer function with `mrkit transfer fit`")
     try:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mrcore.denoisers.unet import DenoiserNet, DenoiserSettings, denoise
 from mrcore.errors import BadInputError
 from mrcore.io.atomic import atomic_write, refuse_existing
+from mrcore.io.file_content import refuse_unfetched
 from mrcore.io.tensors import save_tensors
 from mrcore.random import seeded
 
@@ -112,6 +113,7 @@ def load_denoiser(path: str | Path, device: torch.device | str = "cpu") -> Denoi
         BadInputError: no such file, a file of another kind or version, or weights that do not fit their settings.
     """
     path = Path(path)
+    refuse_unfetched(path)
     if not path.is_file():
         raise BadInputError(f"{path}: no such file; a denoiser is made by `mrkit train-denoiser`")
     try:

@@ -18,7 +18,7 @@ def refuse_existing(paths: Iterable[Path], *, force: bool) -> None:
             folder cannot be made or written to.
     """
     paths = list(paths)
-    present = [path for path in paths if path.exists()]
+    present = [path for path in paths if path.exists() or path.is_symlink()]
     folders = [path for path in present if path.is_dir()]
     if folders:
         raise BadInputError(f"cannot write {folders[0]}: a folder of that name is there; choose another output")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import io
 import logging
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,9 @@ from numpy.typing import NDArray
 
 from mrcore.data.grid import Affine, Grid
 from mrcore.errors import BadInputError
+from mrcore.io.file_content import excess_cautions, name_cautions, read_content, what_it_is
 from mrcore.io.nifti_place import Header, disagreement_mm, place, spatial
-from mrcore.notes import Problem
+from mrcore.notes import Problem, Severity
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +76,22 @@ def read_image(path: Path, *, allow_slice: bool = False) -> ImageFile:
     Raises:
         BadInputError: no such file, not a NIfTI-1/2 or MGH image, a header or gzip stream that is damaged.
     """
-    raw = _file_bytes(path)
-    content = _decompressed(path, raw)
+    file = read_content(path)
+    content = file.content
     kind, header = _header(path, content)
+    odd = [*file.cautions, *name_cautions(path, kind, compressed=file.compressed)]
     shape = tuple(int(n) for n in header.get_data_shape())
     slope, intercept = header.get_slope_inter()
     affine, units, misplaced = place(header, shape)
+    if kind != "MGH" and header.get_data_dtype().itemsize:  # MGH has tags there
+        end = int(header.get_data_offset()) + int(np.prod(shape, dtype=object)) * header.get_data_dtype().itemsize
+        odd += excess_cautions(content, end)
     data, found = _data(path, header, content, shape, allow_slice=allow_slice)
     codes = (None, None) if kind == "MGH" else (int(header["sform_code"]), int(header["qform_code"]))
     return ImageFile(
         path=path,
         format=kind,
-        sha256=hashlib.sha256(raw).hexdigest(),
+        sha256=file.sha256,
         shape=shape,
         stored_dtype=_dtype_name(header.get_data_dtype()),
         slope=1.0 if slope is None else float(slope),
@@ -100,7 +102,7 @@ def read_image(path: Path, *, allow_slice: bool = False) -> ImageFile:
         disagreement_mm=disagreement_mm(header, shape) if kind != "MGH" else None,
         affine=affine,
         data=data,
-        problems=(*misplaced, *found),
+        problems=(*misplaced, *found, *(Problem(text, Severity.CAUTION) for text in odd)),
     )
 
 
@@ -119,32 +121,6 @@ def require_usable(image: ImageFile) -> NDArray[np.float32]:
     return image.data
 
 
-def _file_bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise BadInputError(f"{path}: no such file")
-    if path.is_dir():
-        raise BadInputError(
-            f"{path} is a folder; give one NIfTI or MGH image (a folder of DICOM files is converted with dcm2niix)"
-        )
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from None
-    if not raw:
-        raise BadInputError(f"{path} is empty (0 bytes); copy or convert the image again")
-    return raw
-
-
-def _decompressed(path: Path, raw: bytes) -> bytes:
-    """Return the content of a gzip file, checked to its last byte; other files as they are."""
-    if raw[:2] != b"\x1f\x8b":
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error) as error:
-        raise BadInputError(f"{path}: the gzip stream is truncated or damaged ({error}); copy the file again") from None
-
-
 def _header(path: Path, content: bytes) -> tuple[str, Header]:
     """Return the format and nibabel's header, without nibabel's own checks (which log and repair)."""
     kinds: tuple[tuple[str, Any, bool], ...] = (
@@ -161,11 +137,7 @@ def _header(path: Path, content: bytes) -> tuple[str, Header]:
             except Exception as error:  # nibabel raises many kinds for headers that make no sense
                 raise BadInputError(f"{path}: the {kind} header is damaged ({error}); convert it again") from error
             return kind, header
-    if content[128:132] == b"DICM":
-        raise BadInputError(f"{path} is a DICOM file; convert the series to NIfTI with dcm2niix")
-    if content[344:348] == b"ni1\0" or path.suffix in (".hdr", ".img"):
-        raise BadInputError(f"{path} is half of a .hdr/.img pair; convert it to a single .nii.gz file")
-    raise BadInputError(f"{path} is not a NIfTI-1, NIfTI-2 or MGH image (.nii, .nii.gz, .mgh, .mgz)")
+    raise BadInputError(f"{path} {what_it_is(path, content)}")
 
 
 def _data(

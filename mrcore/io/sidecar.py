@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mrcore.errors import BadInputError
 from mrcore.io.atomic import atomic_write
-
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+from mrcore.io.file_content import IMAGE_SUFFIXES, refuse_unfetched
 
 
 def stem(path: Path) -> str:
@@ -35,15 +34,16 @@ def read_sidecar(path: Path) -> dict[str, object]:
         BadInputError: the file is there and is not a JSON object.
     """
     file = sidecar_path(path)
-    return read_json(file) if file.is_file() else {}
+    return read_json(file) if file.is_file() or file.is_symlink() else {}
 
 
 def read_json(path: Path) -> dict[str, object]:
     """Return the values of a JSON file.
 
     Raises:
-        BadInputError: the file is missing or is not a JSON object.
+        BadInputError: the file is missing, was not fetched or is not a JSON object.
     """
+    refuse_unfetched(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrcore.errors import BadInputError
-from mrcore.io.sidecar import IMAGE_SUFFIXES, stem
+from mrcore.io.file_content import IMAGE_SUFFIXES
+from mrcore.io.sidecar import stem
 from mrcore.io.volumes import load_volume
 from mrkit.anatomy.finding import weighting_of
 

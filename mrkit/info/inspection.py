@@ -123,7 +123,7 @@ def inspect_file(path: Path) -> FileReport:
         BadInputError: there is no such file.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise BadInputError(f"{path}: no such file")
     try:
         image = read_image(path, allow_slice=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mrcore.data.grid import Grid, Triple
 from mrcore.errors import BadInputError
+from mrcore.io.file_content import refuse_unfetched
 from mrcore.signals.epg import UNIFORM_SLICE
 from mrcore.signals.mrf_sequence import MrfSequence
 from recon.dictionary.dictionary import ModelOf, bssfp_model, fisp_model
@@ -118,6 +119,7 @@ def read_data(path: Path, train: Train, trajectory: str | Path | None, options: 
 
 def _read(path: Path, sequence: MrfSequence | None, trajectory: str | Path | None, options: IsmrmrdOptions) -> RawData:
     """Read a file of either kind; `sequence` and `trajectory` stand for those of the file."""
+    refuse_unfetched(path)
     if not path.is_file():
         raise BadInputError(f"{path}: there is no such file; expected raw data as .h5 (ISMRMRD) or .npz")
     placed: Callable[[Grid], Trajectory] | None = partial(read_trajectory, trajectory) if trajectory else None
