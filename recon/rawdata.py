@@ -32,7 +32,7 @@ class RawData(Brief):
     """Samples `samples` (C, N) complex of a `trajectory` of N points, with `noise` (C, M) complex and a `sequence`.
 
     `noise` holds samples without a signal, as a noise scan gives them; None where there was none. `sequence` has one
-    excitation a frame; None where it is not known.
+    excitation a frame; None where it is not known. `notes` say what was left out or assumed when they were read.
 
     Raises:
         BadInputError: samples that do not fit the trajectory, are not complex or not finite; a sequence of another
@@ -43,6 +43,7 @@ class RawData(Brief):
     trajectory: Trajectory
     noise: Tensor | None = None
     sequence: MrfSequence | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_samples = len(self.trajectory.k_cyc_per_mm)
@@ -87,7 +88,7 @@ class RawData(Brief):
     def to(self, device: torch.device | str) -> RawData:
         """Return the data on a device; the trajectory stays where it is."""
         noise = None if self.noise is None else self.noise.to(device)
-        return RawData(self.samples.to(device), self.trajectory, noise, self.sequence)
+        return RawData(self.samples.to(device), self.trajectory, noise, self.sequence, self.notes)
 
 
 def _check_samples(name: str, values: Tensor) -> None:

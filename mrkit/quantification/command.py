@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from mrkit.arguments import Commands
 
 METHODS = ("mri2qmap", "cg", "lrtv", "llr", "svd")
-K_UNITS = ("cycles/voxel", "cycles/m", "rad/m")
+K_UNITS = (
+    *("cycles/voxel", "rad/voxel", "cycles/FOV"),
+    *("cycles/mm", "cycles/cm", "cycles/m", "rad/mm", "rad/cm", "rad/m"),
+)
 _DEMO_OUT = Path("quantify-demo")
 
 _DESCRIPTION = """\
@@ -32,9 +35,11 @@ examples:
 
 what it reads:
   RAW         ISMRMRD (.h5) with its trajectory, or .npz with samples (coils, N), k_cyc_per_mm (N, 2 or 3), frame (N,),
-              n_frames, grid_shape, grid_affine and, where known, noise, flip_deg, tr_s, te_s, ti_s
-  --sequence  a table (.csv, .mat, text) with one line a frame and the columns flip_deg (or flip_rad), tr_ms (or tr_s,
-              tr_us), te_ms and, where wanted, phase_deg; an inversion before the train is said by --ti
+              n_frames, grid_shape, grid_affine and, where known, noise, flip_deg, tr_s, te_s, ti_s; of ISMRMRD, lines
+              whose flags say that they are no part of the image (calibration, navigators, dummies...) are left out
+  --sequence  a table (text with any usual separator, or .mat) with one line a frame and the columns flip_deg (or
+              flip_rad), tr_ms (or tr_s, tr_us), te_ms and, where wanted, phase_deg; an inversion before the train is
+              said by --ti
   --slice-profile  a table with the column flip_factor (flip angle over the nominal one), one line for each place across
               the slice, and, where wanted, weight
 
@@ -111,8 +116,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--k-unit",
         choices=K_UNITS,
-        default=K_UNITS[0],
-        help="of the trajectory in an ISMRMRD file (default: %(default)s)",
+        metavar="UNIT",
+        help=f"of the positions in k-space: {', '.join(K_UNITS)} (default: cycles/voxel, -0.5 to 0.5, also called "
+        "1/pixel, in ISMRMRD; cycles/mm in .npz)",
     )
     group.add_argument(
         "--fov", type=positive, nargs=3, metavar="MM", help="field of view x y z, where an ISMRMRD header lacks it"
@@ -123,6 +129,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="counter of an ISMRMRD file that tells the frame, such as repetition (default: the one that varies)",
     )
     group.add_argument("--slice", type=whole, metavar="N", help="one of several slices of an ISMRMRD file, from 0")
+    group.add_argument(
+        "--encoding", type=whole, metavar="N", help="one of several encodings of an ISMRMRD file, from 0"
+    )
     group.add_argument(
         "--coils", type=at_least_one, metavar="N", help="compress to N virtual coils (default: keep all)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from recon.files.npz import read_npz
 from recon.files.sequences import read_sequence, read_slice_profile
 from recon.files.trajectories import read_trajectory
 from recon.rawdata import RawData
+from recon.trajectories.extent import unit_cautions
 from recon.trajectories.trajectory import Trajectory
 
 _ISMRMRD = (".h5", ".hdf5", ".mrd")
@@ -25,10 +26,15 @@ _ISMRMRD = (".h5", ".hdf5", ".mrd")
 
 @dataclass(frozen=True)
 class IsmrmrdOptions:
-    """What an ISMRMRD file may leave open; see `recon.files.ismrmrd.read_ismrmrd`. Files of other kinds have it all."""
+    """What an ISMRMRD file may leave open; see `recon.files.ismrmrd.read_ismrmrd`.
 
-    k_unit: str = "cycles/voxel"
+    Files of other kinds have it all, but for `k_unit`, which is that of the trajectory that is used, whatever its file
+    (None: cycles/voxel in ISMRMRD, cycles/mm in .npz).
+    """
+
+    k_unit: str | None = None
     slice_index: int | None = None
+    encoding: int | None = None
     fov_mm: Triple | None = None
     frame_counter: str | None = None
 
@@ -122,21 +128,33 @@ def _read(path: Path, sequence: MrfSequence | None, trajectory: str | Path | Non
     refuse_unfetched(path)
     if not path.is_file():
         raise BadInputError(f"{path}: there is no such file; expected raw data as .h5 (ISMRMRD) or .npz")
-    placed: Callable[[Grid], Trajectory] | None = partial(read_trajectory, trajectory) if trajectory else None
+    if trajectory:
+        unit = options.k_unit or "cycles/mm"
+        raw = _read_as(path, sequence, partial(read_trajectory, trajectory, k_unit=unit), options)
+        return replace(raw, notes=(*raw.notes, *unit_cautions(raw.trajectory, unit)))
+    return _read_as(path, sequence, None, options)
+
+
+def _read_as(
+    path: Path, sequence: MrfSequence | None, placed: Callable[[Grid], Trajectory] | None, options: IsmrmrdOptions
+) -> RawData:
+    """Read a file of either kind, with the trajectory `placed` on its grid where one is given."""
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        if changed := [f.name for f in fields(options) if getattr(options, f.name) != f.default]:
+        changed = [f.name for f in fields(options) if f.name != "k_unit" and getattr(options, f.name) != f.default]
+        if changed:
             raise BadInputError(f"{path} is no ISMRMRD file and says itself what --{_option(changed[0])} would")
-        return read_npz(path, sequence=sequence, trajectory=placed)
+        return read_npz(path, sequence=sequence, trajectory=placed, k_unit=options.k_unit or "cycles/mm")
     if suffix in _ISMRMRD:
         return read_ismrmrd(
             path,
             sequence=sequence,
             trajectory=placed,
             frame_counter=options.frame_counter,
-            k_unit=options.k_unit,
+            k_unit=options.k_unit or "cycles/voxel",
             fov_mm=options.fov_mm,
             slice_index=options.slice_index,
+            encoding=options.encoding,
         )
     raise BadInputError(f"{path}: raw data end in .npz or {', '.join(_ISMRMRD)} (ISMRMRD), not in '{path.suffix}'")
 

@@ -140,6 +140,7 @@ def job_of(arguments: argparse.Namespace) -> QuantifyJob:
         ismrmrd=IsmrmrdOptions(
             k_unit=arguments.k_unit,
             slice_index=arguments.slice,
+            encoding=arguments.encoding,
             fov_mm=tuple(arguments.fov) if arguments.fov else None,
             frame_counter=arguments.frame_counter,
         ),

@@ -29,6 +29,7 @@ from recon.methods.baselines import subspace_cg
 from recon.methods.maps import Maps, coefficient_noise, map_bounds
 from recon.rawdata import RawData
 from recon.trajectories.density import density_compensation
+from recon.trajectories.extent import extent_cautions
 
 Announce = Callable[[str], None]
 """Is told what is being done now."""
@@ -186,6 +187,7 @@ def prepare_raw(
     raw = _in_single_precision(raw)
     announce("computing the dictionary of signals")
     dictionary, subspace, notes = _dictionary(sequence, model, settings)
+    notes = [*raw.notes, *extent_cautions(raw.trajectory), *notes]
     announce("measuring density and coils")
     is_white = coil_maps is None and raw.noise is not None
     if coil_maps is None:

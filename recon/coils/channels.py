@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -74,4 +75,4 @@ def mixed(raw: RawData, matrix: Tensor) -> RawData:
     """Return the data of combinations `matrix` (new, C) of the channels, noise included."""
     matrix = matrix.to(raw.samples.device, raw.samples.dtype)
     noise = None if raw.noise is None else matrix @ raw.noise
-    return RawData(matrix @ raw.samples, raw.trajectory, noise, raw.sequence)
+    return replace(raw, samples=matrix @ raw.samples, noise=noise)

@@ -20,41 +20,16 @@ from mrcore.data.grid import Grid, Triple, directions, grid_about
 from mrcore.errors import BadInputError, MissingExtraError
 from mrcore.io.atomic import atomic_write
 from mrcore.signals.mrf_sequence import MrfSequence
-from recon.files.ismrmrd_header import Header, header_text, parse_header
+from recon.files.ismrmrd_header import Header, Space, header_text, parse_header
+from recon.files.ismrmrd_lines import COMPRESSED, COUNTERS, HEAD, NOISE, REVERSE, flagged, is_imaging, notes_on_lines
 from recon.rawdata import RawData
+from recon.trajectories.extent import trajectory_in, unit_cautions
 from recon.trajectories.trajectory import Trajectory
+from recon.trajectories.units import worth_cyc_per_mm
 
-_NOISE = 19
-_NO_IMAGE = (20, 23, 24, 26, 27, 28, 29)  # calibration, navigator, phase correction, feedback, dummy, coil correction
-_REVERSE = 22
 _FRAME_COUNTERS = ("repetition", "contrast")
 _LONGEST = 65_535  # samples that one acquisition can hold
 _LPS = np.array([-1.0, -1.0, 1.0])
-
-_COUNTERS = (
-    *("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase", "repetition", "set"),
-    "segment",
-)
-_HEAD = np.dtype(
-    [
-        ("version", "<u2"),
-        ("flags", "<u8"),
-        ("measurement_uid", "<u4"),
-        ("scan_counter", "<u4"),
-        ("acquisition_time_stamp", "<u4"),
-        ("physiology_time_stamp", "<u4", (3,)),
-        *((name, "<u2") for name in ("number_of_samples", "available_channels", "active_channels")),
-        ("channel_mask", "<u8", (16,)),
-        *((name, "<u2") for name in ("discard_pre", "discard_post", "center_sample", "encoding_space_ref")),
-        ("trajectory_dimensions", "<u2"),
-        ("sample_time_us", "<f4"),
-        *((name, "<f4", (3,)) for name in ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position")),
-        ("idx", [*((name, "<u2") for name in _COUNTERS), ("user", "<u2", (8,))]),
-        ("user_int", "<i4", (8,)),
-        ("user_float", "<f4", (8,)),
-    ]
-)
-"""Packed, as the format's own library needs it."""
 
 
 def read_ismrmrd(
@@ -66,6 +41,7 @@ def read_ismrmrd(
     k_unit: str = "cycles/voxel",
     fov_mm: Triple | None = None,
     slice_index: int | None = None,
+    encoding: int | None = None,
     dataset: str = "dataset",
 ) -> RawData:
     """Return the raw data of an ISMRMRD file.
@@ -73,36 +49,42 @@ def read_ismrmrd(
     Frames: the counter `frame_counter` of the acquisitions' `idx`; None takes `repetition`, else `contrast`, whichever
     varies first, else the order in time: each acquisition is a frame, and a `sequence` shorter than the acquisitions
     is taken to have been repeated. The `sequence` is that of the header where None is given and the header lists it.
-    Trajectories are those stored, in `k_unit`: `cycles/voxel` of the encoded space (-0.5 to 0.5, as the format
-    suggests), `cycles/m` or `rad/m`; Cartesian data without one take it from the encoding counters and limits;
-    `trajectory`, from the image's grid, stands for all of these, frames included. Noise acquisitions become `noise`;
-    calibration, navigators and the like are left out. `fov_mm` replaces a field of view that the header lacks;
-    `slice_index` chooses one of several slices.
+    Trajectories are those stored, in `k_unit`, one of `K_UNITS`: `cycles/voxel` of the encoded space (-0.5 to 0.5) is
+    what the format suggests; Cartesian data without one take it from the encoding counters and limits; `trajectory`,
+    from the image's grid, stands for all of these, frames included. Noise acquisitions become `noise`; calibration,
+    navigators and the like are left out, with a note. `fov_mm` replaces a field of view that the header lacks;
+    `slice_index` chooses one of several slices, `encoding` one of several encodings that acquisitions refer to.
 
     Raises:
         MissingExtraError: h5py is not installed.
         BadInputError: a file that cannot be read, is cut off or lacks what is needed; coils that are missing.
     """
     path = Path(path)
-    header, table = _opened(path, dataset, fov_mm)
+    header, table = _opened(path, dataset)
     head, data, traj = (table[name] for name in ("head", "data", "traj"))
-    images = np.flatnonzero(~_flagged(head["flags"], (_NOISE, *_NO_IMAGE)))
-    images = _chosen_slice(images, head["idx"]["slice"][images], slice_index, path)
+    images = np.flatnonzero(is_imaging(head["flags"]))
+    images = _chosen(images, head["encoding_space_ref"][images], encoding, "encoding", path)
+    images = _chosen(images, head["idx"]["slice"][images], slice_index, "slice", path)
+    space = header.space(int(head["encoding_space_ref"][images[0]]), path, fov_mm)
     n_coils = _n_coils(head[images], header, path)
     sequence = header.sequence() if sequence is None else sequence
-    grid = _grid(head[images[0]], header)
+    grid = _grid(head[images[0]], space)
+    notes: tuple[str, ...] = (*notes_on_lines(head["flags"]), *space.cautions)
     samples = [_image_samples(i, head, data, path) for i in images.tolist()]
     if trajectory is None:
-        frames, n_frames = _frames(head["idx"][images], header, frame_counter, sequence, path)
-        points = [_positions(i, head, traj, header, k_unit, path)[_kept(i, head, path)] for i in images.tolist()]
+        frames, n_frames = _frames(head["idx"][images], space, frame_counter, sequence, path)
+        points = [_positions(i, head, traj, space, k_unit, path)[_kept(i, head, path)] for i in images.tolist()]
         frame = np.repeat(frames, [len(k) for k in points])
-        stored = bool(head["trajectory_dimensions"][images].any())
-        units = _units(header) if stored else {k_unit: np.ones(3)}
-        placed = _in_unit(np.concatenate(points), _tensor(frame), n_frames, grid, units, k_unit)
+        k, mm = _tensor(np.concatenate(points)), (space.encoded_voxel_mm, space.encoded_fov_mm)
+        if bool(head["trajectory_dimensions"][images].any()):
+            placed = trajectory_in(k_unit, k, _tensor(frame), n_frames, grid, *mm)
+            notes += unit_cautions(placed, k_unit, *mm)
+        else:
+            placed = Trajectory(k, _tensor(frame), n_frames, grid)
     else:
         placed = trajectory(grid)
     noise = _noise(head, data, n_coils, path)
-    return RawData(_tensor(np.concatenate(samples, axis=1)), placed, noise, sequence)
+    return RawData(_tensor(np.concatenate(samples, axis=1)), placed, noise, sequence, notes)
 
 
 def write_ismrmrd(raw: RawData, path: str | Path, *, force: bool = False) -> None:
@@ -120,7 +102,7 @@ def write_ismrmrd(raw: RawData, path: str | Path, *, force: bool = False) -> Non
     text = header_text(raw)
     acquisitions = list(_acquisitions(raw))
     of_floats = h5py.vlen_dtype(np.float32)
-    table = np.empty(len(acquisitions), np.dtype([("head", _HEAD), ("traj", of_floats), ("data", of_floats)]))
+    table = np.empty(len(acquisitions), np.dtype([("head", HEAD), ("traj", of_floats), ("data", of_floats)]))
     for i, (head, k, samples) in enumerate(acquisitions):
         head["scan_counter"] = i
         floats = np.ascontiguousarray(samples.numpy().astype(np.complex64)).view(np.float32).reshape(-1)
@@ -131,7 +113,7 @@ def write_ismrmrd(raw: RawData, path: str | Path, *, force: bool = False) -> Non
         group.create_dataset("data", data=table, maxshape=(None,))
 
 
-def _opened(path: Path, dataset: str, fov_mm: Triple | None) -> tuple[Header, NDArray[Any]]:
+def _opened(path: Path, dataset: str) -> tuple[Header, NDArray[Any]]:
     """Return header and table of acquisitions of a file."""
     h5py = _h5py()
     try:
@@ -140,12 +122,12 @@ def _opened(path: Path, dataset: str, fov_mm: Triple | None) -> tuple[Header, ND
             text, table = group["xml"][0], group["data"][()]
         text = text.decode() if isinstance(text, bytes) else str(text)
         lacking = [name for name in ("head", "data", "traj") if name not in (table.dtype.names or ())]
-        lacking += [] if lacking else sorted(set(_HEAD.names or ()) - set(table["head"].dtype.names or ()))
+        lacking += [] if lacking else sorted(set(HEAD.names or ()) - set(table["head"].dtype.names or ()))
         if lacking:
             raise ValueError(f"acquisitions have no {', '.join(lacking)}")
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise BadInputError(f"{path} cannot be read as ISMRMRD ({error}); is the file whole?") from error
-    return parse_header(text, path, fov_mm), table
+    return parse_header(text, path), table
 
 
 def _acquisitions(raw: RawData) -> Iterator[tuple[NDArray[Any], torch.Tensor, torch.Tensor]]:
@@ -154,7 +136,7 @@ def _acquisitions(raw: RawData) -> Iterator[tuple[NDArray[Any], torch.Tensor, to
     if raw.noise is not None:
         for part in torch.split(raw.noise.cpu(), _LONGEST, dim=1):
             head = _head(raw.grid, part.shape[1], raw.n_coils)
-            head["flags"] = 1 << (_NOISE - 1)
+            head["flags"] = 1 << (NOISE - 1)
             yield head, none, part
     k = raw.trajectory.k_cyc_per_mm * torch.tensor(raw.grid.spacing_mm, dtype=raw.trajectory.k_cyc_per_mm.dtype)
     frames, lengths = torch.unique_consecutive(raw.trajectory.frame, return_counts=True)
@@ -170,7 +152,7 @@ def _acquisitions(raw: RawData) -> Iterator[tuple[NDArray[Any], torch.Tensor, to
 
 
 def _head(grid: Grid, n_samples: int, n_coils: int) -> NDArray[Any]:
-    head = np.zeros((), _HEAD)
+    head = np.zeros((), HEAD)
     head["version"], head["number_of_samples"] = 1, n_samples
     head["available_channels"] = head["active_channels"] = n_coils
     head["position"] = grid.origin_mm * _LPS
@@ -179,24 +161,24 @@ def _head(grid: Grid, n_samples: int, n_coils: int) -> NDArray[Any]:
     return head
 
 
-def _grid(head: NDArray[Any], header: Header) -> Grid:
+def _grid(head: NDArray[Any], space: Space) -> Grid:
     axes = np.stack([head[name] for name in ("read_dir", "phase_dir", "slice_dir")], axis=1).astype(np.float64)
     if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
         axes = np.diag(_LPS)  # no directions stored: RAS
-    return grid_about(head["position"] * _LPS, _LPS[:, None] * axes, header.voxel_mm, header.matrix)
+    return grid_about(head["position"] * _LPS, _LPS[:, None] * axes, space.voxel_mm, space.matrix)
 
 
 def _frames(
-    idx: NDArray[Any], header: Header, counter: str | None, sequence: MrfSequence | None, path: Path
+    idx: NDArray[Any], space: Space, counter: str | None, sequence: MrfSequence | None, path: Path
 ) -> tuple[NDArray[np.int64], int]:
     """Return the frame of each acquisition and the number of frames."""
-    if counter is not None and counter not in _COUNTERS:
-        raise BadInputError(f"there is no counter {counter!r}; there are {', '.join(_COUNTERS)}")
+    if counter is not None and counter not in COUNTERS:
+        raise BadInputError(f"there is no counter {counter!r}; there are {', '.join(COUNTERS)}")
     varying = [name for name in _FRAME_COUNTERS if len(np.unique(idx[name])) > 1]
     counter = counter or (varying[0] if varying else None)
     if counter is not None:
         values = idx[counter].astype(np.int64)
-        first, last = header.limits.get(counter, (int(values.min()), int(values.max()), 0))[:2]
+        first, last = space.limits.get(counter, (int(values.min()), int(values.max()), 0))[:2]
         if values.min() < first or values.max() > last:
             raise BadInputError(
                 f"{path}: {counter} goes from {values.min()} to {values.max()}, but the header limits it to "
@@ -213,65 +195,34 @@ def _frames(
 
 
 def _positions(
-    i: int, head: NDArray[Any], traj: NDArray[Any], header: Header, k_unit: str, path: Path
+    i: int, head: NDArray[Any], traj: NDArray[Any], space: Space, k_unit: str, path: Path
 ) -> NDArray[np.float64]:
     """Return where the samples of acquisition `i` lie, (samples, 3) in cycles/mm."""
     n, dimensions = int(head["number_of_samples"][i]), int(head["trajectory_dimensions"][i])
     k = np.zeros((n, 3))
     if dimensions == 0:
-        if header.trajectory != "cartesian":
-            raise BadInputError(
-                f"{path} is {header.trajectory} but acquisition {i} has no trajectory; it must be given"
-            )
+        if space.trajectory != "cartesian":
+            raise BadInputError(f"{path} is {space.trajectory} but acquisition {i} has no trajectory; it must be given")
         k[:, 0] = np.arange(n) - int(head["center_sample"][i])
         for axis, name in ((1, "kspace_encode_step_1"), (2, "kspace_encode_step_2")):
-            if header.encoded_matrix[axis] > 1:
-                centre = header.limits.get(name, (0, 0, header.encoded_matrix[axis] // 2))[2]
+            if space.encoded_matrix[axis] > 1:
+                centre = space.limits.get(name, (0, 0, space.encoded_matrix[axis] // 2))[2]
                 k[:, axis] = int(head["idx"][name][i]) - centre
-        k /= np.array(header.encoded_fov_mm)
+        k /= np.array(space.encoded_fov_mm)
         return k
     if len(traj[i]) != n * dimensions:
         raise BadInputError(f"{path}: acquisition {i} has {len(traj[i])} trajectory numbers, not {n} x {dimensions}")
-    units = _units(header)
-    if k_unit not in units:
-        raise BadInputError(f"the unit of k must be one of {', '.join(units)}, not {k_unit!r}")
     # A fourth column, where there is one, is a weight.
     k[:, : min(dimensions, 3)] = traj[i].reshape(n, dimensions)[:, :3]
-    k *= units[k_unit]
+    k *= worth_cyc_per_mm(k_unit, space.encoded_voxel_mm, space.encoded_fov_mm)
     return k
-
-
-def _units(header: Header) -> dict[str, NDArray[np.float64]]:
-    """Return what one of each unit of k is worth along each axis, in cycles/mm."""
-    per_m = 1e-3 * np.ones(3)
-    per_voxel = np.divide(header.encoded_matrix, header.encoded_fov_mm)
-    return {"cycles/voxel": per_voxel, "cycles/m": per_m, "rad/m": per_m / (2 * np.pi)}
-
-
-def _in_unit(
-    k: NDArray[np.float64],
-    frame: torch.Tensor,
-    n_frames: int,
-    grid: Grid,
-    units: dict[str, NDArray[np.float64]],
-    k_unit: str,
-) -> Trajectory:
-    """Return the trajectory of positions (N, 3) in cycles/mm; where these cannot be, name the unit that would fit."""
-    try:
-        return Trajectory(_tensor(k), frame, n_frames, grid)
-    except BadInputError as error:
-        for unit, worth in units.items():
-            try:
-                Trajectory(_tensor(k / units[k_unit] * worth), frame, n_frames, grid)
-            except BadInputError:
-                continue
-            raise BadInputError(f"positions in k-space cannot be in {k_unit}, they fit {unit}: say --k-unit") from error
-        raise
 
 
 def _channels(i: int, head: NDArray[Any], data: NDArray[Any], path: Path) -> NDArray[np.complex64]:
     n_coils, n = int(head["active_channels"][i]), int(head["number_of_samples"][i])
     if len(data[i]) != 2 * n_coils * n:
+        if bool(flagged(head["flags"][i], *COMPRESSED)):
+            raise BadInputError(f"{path}: acquisition {i} is flagged as compressed; write the file without compression")
         raise BadInputError(
             f"{path}: acquisition {i} holds {len(data[i]) // 2} samples, not {n_coils} channels of {n}: "
             "are coils missing, or is the file cut off?"
@@ -296,12 +247,12 @@ def _kept(i: int, head: NDArray[Any], path: Path) -> slice:
 
 def _is_backwards(i: int, head: NDArray[Any]) -> bool:
     """Whether a line that says no positions was read from its end."""
-    return bool(_flagged(head["flags"][i], (_REVERSE,))) and not int(head["trajectory_dimensions"][i])
+    return bool(flagged(head["flags"][i], REVERSE)) and not int(head["trajectory_dimensions"][i])
 
 
 def _noise(head: NDArray[Any], data: NDArray[Any], n_coils: int, path: Path) -> torch.Tensor | None:
     """Return the samples (coils, n) of all noise acquisitions together, None where there are none."""
-    parts = [_channels(i, head, data, path) for i in np.flatnonzero(_flagged(head["flags"], (_NOISE,))).tolist()]
+    parts = [_channels(i, head, data, path) for i in np.flatnonzero(flagged(head["flags"], NOISE)).tolist()]
     if any(len(part) != n_coils for part in parts):
         raise BadInputError(f"{path}: noise acquisitions have other channels than the {n_coils} of the data")
     return _tensor(np.concatenate(parts, axis=1)) if parts else None
@@ -316,21 +267,17 @@ def _n_coils(head: NDArray[Any], header: Header, path: Path) -> int:
     return int(wanted)
 
 
-def _chosen_slice(images: NDArray[Any], slices: NDArray[Any], wanted: int | None, path: Path) -> NDArray[Any]:
-    present = np.unique(slices).tolist()
+def _chosen(images: NDArray[Any], values: NDArray[Any], wanted: int | None, name: str, path: Path) -> NDArray[Any]:
+    """Return the lines whose slice or encoding is the one that is wanted, or the only one."""
+    present = np.unique(values).tolist()
+    listed = ", ".join(map(str, present))
     if wanted is None and len(present) > 1:
-        raise BadInputError(f"{path} has the slices {', '.join(map(str, present))}; choose one by its index")
-    chosen = images if wanted is None else images[slices == wanted]
+        raise BadInputError(f"{path} has the {name}s {listed}; choose one by its index (--{name})")
+    chosen = images if wanted is None else images[values == wanted]
     if not len(chosen):
-        raise BadInputError(f"{path} has no image acquisition{'' if wanted is None else f' of slice {wanted}'}")
+        which = f" of {name} {wanted}; there are {name}s {listed}" if present else ""
+        raise BadInputError(f"{path} has no image acquisition{which}")
     return chosen
-
-
-def _flagged(flags: NDArray[Any], bits: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Whether any of `bits` (counted from 1) is set."""
-    mask = np.uint64(sum(1 << (bit - 1) for bit in bits))
-    found: NDArray[np.bool_] = (np.asarray(flags, np.uint64) & mask) != 0
-    return found
 
 
 def _tensor(values: NDArray[Any]) -> torch.Tensor:

@@ -17,7 +17,9 @@ from mrcore.errors import BadInputError
 from mrcore.io.atomic import atomic_write
 from mrcore.signals.mrf_sequence import MrfSequence
 from recon.rawdata import RawData
+from recon.trajectories.extent import trajectory_in, unit_cautions
 from recon.trajectories.trajectory import Trajectory
+from recon.trajectories.units import worth_cyc_per_mm
 
 _REQUIRED = ("samples", "grid_shape", "grid_affine")
 
@@ -58,9 +60,15 @@ def write_npz(raw: RawData, path: str | Path, *, force: bool = False) -> None:
 
 
 def read_npz(
-    path: str | Path, *, sequence: MrfSequence | None = None, trajectory: Callable[[Grid], Trajectory] | None = None
+    path: str | Path,
+    *,
+    sequence: MrfSequence | None = None,
+    trajectory: Callable[[Grid], Trajectory] | None = None,
+    k_unit: str = "cycles/mm",
 ) -> RawData:
     """Return the raw data of a file of the format above; `sequence` and `trajectory` stand for those of the file.
+
+    `k_unit`, one of `K_UNITS`, is for files whose positions are not in the unit that their name says.
 
     Raises:
         BadInputError: a file that cannot be read, arrays that are missing or do not fit one another.
@@ -76,25 +84,30 @@ def read_npz(
         samples = torch.from_numpy(arrays["samples"])
         noise = torch.from_numpy(arrays["noise"]) if "noise" in arrays else None
         sequence = _sequence(arrays, path) if sequence is None else sequence
-        placed = trajectory(grid) if trajectory else trajectory_of_arrays(arrays, grid, path)
+        placed = trajectory(grid) if trajectory else trajectory_of_arrays(arrays, grid, path, k_unit)
     except BadInputError:
         raise
     except (TypeError, ValueError) as error:
         raise BadInputError(f"{path}: an array is not of the format: {error}; see recon.rawdata") from error
-    return RawData(samples, placed, noise, sequence)
+    notes = () if trajectory else unit_cautions(placed, k_unit)
+    return RawData(samples, placed, noise, sequence, notes)
 
 
-def trajectory_of_arrays(arrays: Mapping[str, NDArray[Any]], grid: Grid, path: Path) -> Trajectory:
+def trajectory_of_arrays(
+    arrays: Mapping[str, NDArray[Any]], grid: Grid, path: Path, k_unit: str = "cycles/mm"
+) -> Trajectory:
     """Return the trajectory that the arrays of the file `path` describe."""
     k, frame = arrays["k_cyc_per_mm"], arrays["frame"]
     if not np.issubdtype(frame.dtype, np.integer) or not np.issubdtype(k.dtype, np.floating):
         raise BadInputError(f"{path}: frame must hold integers and k_cyc_per_mm real numbers")
     if arrays["n_frames"].size != 1 or not np.issubdtype(arrays["n_frames"].dtype, np.integer):
         raise BadInputError(f"{path}: n_frames must be one whole number, got {arrays['n_frames']!r}")
-    wide = k if k.dtype == np.float32 else k.astype(np.float64)
-    return Trajectory(
-        torch.from_numpy(wide), torch.from_numpy(frame.astype(np.int64)), int(arrays["n_frames"].item()), grid
-    )
+    wide = torch.from_numpy(k if k.dtype == np.float32 else k.astype(np.float64))
+    worth = torch.from_numpy(worth_cyc_per_mm(k_unit, grid.spacing_mm, grid.fov_mm))
+    if k_unit != "cycles/mm" and wide.ndim == 2 and wide.shape[1] in (2, 3):
+        wide = wide * worth[: wide.shape[1]].to(wide)
+    frames = torch.from_numpy(frame.astype(np.int64))
+    return trajectory_in(k_unit, wide, frames, int(arrays["n_frames"].item()), grid)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Trajectories from files: numpy, MATLAB, text and Pulseq.
 
 `.npz`    `k_cyc_per_mm` (N, 2 or 3), `frame` (N,) from 0 and `n_frames`, as in files of raw data
-`.mat`    one array (samples, arms, 2 or 3), or complex (samples, arms); MATLAB up to 7.2
+`.mat`    one array (samples, arms, 2 or 3), or complex (samples, arms); MATLAB 7.3 needs h5py
 `.seq`    Pulseq sequences, through pypulseq
 else      text of two or three columns, arm after arm
 """
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from torch import Tensor
 
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError, MissingExtraError
+from recon.files.matlab import mat_arrays
 from recon.files.npz import trajectory_of_arrays
 from recon.trajectories.trajectory import Trajectory
 
@@ -39,8 +39,8 @@ _FAULTS = (
 )
 
 
-def read_trajectory(path: str | Path, grid: Grid) -> Trajectory:
-    """Return the trajectory of an `.npz` file.
+def read_trajectory(path: str | Path, grid: Grid, k_unit: str = "cycles/mm") -> Trajectory:
+    """Return the trajectory of an `.npz` file, whose positions are in `k_unit` where not in the unit of their name.
 
     Raises:
         BadInputError: a file that is no such trajectory, or does not fit the grid.
@@ -54,7 +54,7 @@ def read_trajectory(path: str | Path, grid: Grid) -> Trajectory:
     missing = {"k_cyc_per_mm", "frame", "n_frames"} - set(arrays)
     if missing:
         raise BadInputError(f"{path} lacks {', '.join(sorted(missing))}; see recon.files.trajectories")
-    return trajectory_of_arrays(arrays, grid, path)
+    return trajectory_of_arrays(arrays, grid, path, k_unit)
 
 
 def read_arms(path: str | Path, n_arms: int | None = None) -> Tensor:
@@ -135,9 +135,7 @@ def trajectory_of_arms(
 def _mat_arms(path: Path) -> NDArray[np.float64]:
     """Return the one array of arms of a MATLAB file, (arms, samples, 2 or 3)."""
     found = {
-        name: values
-        for name, values in loadmat(path).items()
-        if isinstance(values, np.ndarray) and (_is_real_arms(values) or _is_complex_arms(values))
+        name: values for name, values in mat_arrays(path).items() if _is_real_arms(values) or _is_complex_arms(values)
     }
     if len(found) != 1:
         raise ValueError(f"expected one array (samples, arms, 2 or 3) or complex (samples, arms), found {len(found)}")

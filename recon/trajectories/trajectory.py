@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
+from recon.trajectories.units import BEYOND_NYQUIST, band_filled, fitting_units, worth_cyc_per_mm
 
-_BEYOND_NYQUIST = 1.05  # gradients overshoot a little
 _ON_GRID = 1e-3  # cycles per field of view
 
 
@@ -75,32 +75,30 @@ def cartesian_index(trajectory: Trajectory) -> Tensor | None:
     return index
 
 
+def largest_cyc_per_mm(k_cyc_per_mm: Tensor) -> NDArray[np.float64]:
+    """Return the largest coordinate along each of the three axes, of positions (N, 2 or 3)."""
+    largest = k_cyc_per_mm.abs().amax(0).double().cpu().numpy()
+    padded: NDArray[np.float64] = np.pad(largest, (0, 3 - len(largest)))
+    return padded
+
+
 def _check_unit(k: Tensor, grid: Grid) -> None:
     """Refuse positions beyond the Nyquist frequency, or so near the centre that they cannot encode an image."""
-    spacing, fov = (np.array(v) for v in (grid.spacing_mm, grid.fov_mm))
-    varying = [axis for axis, n in enumerate(grid.shape) if n > 1]
-    largest = np.array([float(k[:, axis].abs().max()) if axis < k.shape[1] else 0.0 for axis in range(3)])
-    of_nyquist = _of_nyquist(largest, spacing, varying)
-    if of_nyquist <= _BEYOND_NYQUIST and (not varying or float((largest * fov)[varying].max()) >= 1):
+    largest = largest_cyc_per_mm(k)
+    filled = band_filled(largest, grid)
+    if np.isnan(filled).all():
         return
-    in_cyc_per_mm = {
-        "cycles/m (divide by 1000)": largest / 1e3,
-        "cycles/cm (divide by 10)": largest / 10,
-        "rad/mm (divide by 2 pi)": largest / (2 * math.pi),
-        "rad/m (divide by 2000 pi)": largest / (2e3 * math.pi),
-        "cycles per voxel, -0.5 to 0.5 (divide by the voxel size)": largest / spacing,
-        "radians per voxel, -pi to pi (divide by 2 pi times the voxel size)": largest / (2 * math.pi * spacing),
-        "cycles per field of view, -n/2 to n/2 (divide by the field of view)": largest / fov,
-    }
-    reached = {unit: _of_nyquist(value, spacing, varying) for unit, value in in_cyc_per_mm.items()}
-    unit, best = min(reached.items(), key=lambda item: abs(math.log(max(item[1], 1e-30))))
-    guess = f"they look like {unit}" if 0.5 < best <= _BEYOND_NYQUIST else "no common unit explains them"
+    reached = float(np.nanmax(filled))
+    if reached <= BEYOND_NYQUIST and float(np.nanmax(filled * grid.shape)) >= 2:  # a cycle over the field of view
+        return
+    units = list(fitting_units(largest, grid.spacing_mm, grid.fov_mm, grid))
+    guess = "no common unit explains them"
+    if units:
+        worth = np.unique(worth_cyc_per_mm(units[0], grid.spacing_mm, grid.fov_mm))
+        factors = ", ".join(f"{value:.4g}" for value in worth)
+        guess = f"they look like {' or '.join(units)} (times {factors}{' by axis' if len(worth) > 1 else ''})"
     raise BadInputError(
-        f"k_cyc_per_mm reaches {of_nyquist:.3g} times the Nyquist frequency of the grid {grid.shape} with voxels of "
-        f"{', '.join(f'{s:.3g}' for s in spacing)} mm (0.5 cycles/voxel); {guess}. "
+        f"k_cyc_per_mm reaches {reached:.3g} times the Nyquist frequency of the grid {grid.shape} with voxels of "
+        f"{', '.join(f'{s:.3g}' for s in grid.spacing_mm)} mm (0.5 cycles/voxel); {guess}. "
         "If the unit is right, the grid is not"
     )
-
-
-def _of_nyquist(largest: np.ndarray, spacing: np.ndarray, varying: list[int]) -> float:
-    return float((2 * largest * spacing)[varying].max()) if varying else 0.0

@@ -71,7 +71,7 @@ def test_files_that_are_no_raw_data(tmp_path):
         ("other", "lacks k_cyc_per_mm, frame"),
         ("floats", "integers"),
         ("part", "needs flip_deg, tr_s, te_s"),
-        ("units", "divide by 1000"),
+        ("units", "they fit cycles/m: say --k-unit cycles/m"),
     ):
         with pytest.raises(BadInputError, match=message):
             read_npz(tmp_path / f"{name}.npz")

@@ -11,10 +11,12 @@ import torch
 import mrkit
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
+from mrcore.notes import cautions
 from mrcore.signals.epg import SliceProfile
 from mrcore.signals.mrf_sequence import MrfSequence
 from mrkit import QuantifySettings
 from mrkit.cli import main
+from mrkit.quantification import command
 from mrkit.quantification import job as job_quantify
 from mrkit.quantification.input import IsmrmrdOptions, Train, read_data
 from recon.coils.loops import loop_coil_maps
@@ -23,6 +25,7 @@ from recon.files.ismrmrd import write_ismrmrd
 from recon.files.npz import write_npz
 from recon.simulation import simulate_raw
 from recon.trajectories.builders import radial
+from recon.trajectories.units import K_UNITS
 
 GRID = Grid((20, 20, 1), np.diag([6.0, 6.0, 6.0, 1.0]))
 N_FRAMES = 60
@@ -134,7 +137,7 @@ def test_options_that_would_be_ignored_are_refused(tmp_path):
     write_npz(scan(), tmp_path / "raw.npz")
     for options, part in (
         ({"slice_index": 1}, "--slice"),
-        ({"k_unit": "rad/m"}, "--k-unit"),
+        ({"encoding": 1}, "--encoding"),
         ({"fov_mm": (120.0, 120.0, 6.0)}, "--fov"),
     ):
         with pytest.raises(BadInputError, match=part):
@@ -142,6 +145,44 @@ def test_options_that_would_be_ignored_are_refused(tmp_path):
     for train, part in (({"ti_s": 0.02}, "--sequence"), ({"off_resonance_hz": 5.0}, "--balanced")):
         with pytest.raises(BadInputError, match=part):
             Train(**train)
+
+
+@pytest.mark.parametrize("unit", K_UNITS)
+def test_any_unit_of_k_is_named_and_proposed(tmp_path, unit):
+    """Factors by hand: voxels of 6 mm, 20 of them."""
+    factor = {
+        **{"cycles/voxel": 6, "rad/voxel": 6 * 2 * np.pi, "cycles/FOV": 120},
+        **{"cycles/mm": 1, "cycles/cm": 10, "cycles/m": 1000},
+        **{"rad/mm": 2 * np.pi, "rad/cm": 20 * np.pi, "rad/m": 2000 * np.pi},
+    }[unit]
+    raw, path, given = scan(), tmp_path / "raw.npz", tmp_path / "k.npz"
+    write_npz(raw, path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["k_cyc_per_mm"] = arrays["k_cyc_per_mm"] * np.float32(factor)
+    np.savez(path, **arrays)
+    np.savez(given, **{name: arrays[name] for name in ("k_cyc_per_mm", "frame", "n_frames")})
+    for trajectory in (None, given):
+        if unit != "cycles/mm":
+            with pytest.raises(BadInputError, match=f"say --k-unit {unit}"):
+                read_data(path, Train(), trajectory, IsmrmrdOptions())
+        found = read_data(path, Train(), trajectory, IsmrmrdOptions(k_unit=unit))
+        torch.testing.assert_close(found.trajectory.k_cyc_per_mm, raw.trajectory.k_cyc_per_mm)
+        assert found.notes == ()
+
+
+def test_a_unit_that_leaves_k_space_small_is_told(tmp_path, capfd):
+    """Cycles read as radians: the samples lie within the band, and the map would be a plausible blob."""
+    write_npz(scan(), tmp_path / "raw.npz")
+    found = read_data(tmp_path / "raw.npz", Train(), None, IsmrmrdOptions(k_unit="rad/mm"))
+    assert any("say --k-unit cycles/mm" in note for note in cautions(found.notes))
+    assert quantify(tmp_path / "raw.npz", tmp_path / "out", "--k-unit", "rad/mm", "--strict", *QUICK) == 2
+    assert "say --k-unit cycles/mm" in capfd.readouterr().err
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_units_of_the_command_are_those_of_the_readers():
+    assert command.K_UNITS == K_UNITS
 
 
 def test_profiles_that_are_none_are_refused(tmp_path):

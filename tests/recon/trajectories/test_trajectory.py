@@ -31,9 +31,9 @@ def test_two_columns_are_a_slice():
         (10.0, "cycles/cm"),
         (2 * math.pi, "rad/mm"),
         (2e3 * math.pi, "rad/m"),
-        (torch.tensor([2.0, 2.5, 4.0]), "cycles per voxel"),
-        (2 * math.pi * torch.tensor([2.0, 2.5, 4.0]), "radians per voxel"),
-        (torch.tensor([64.0, 60.0, 40.0]), "cycles per field of view"),
+        (torch.tensor([2.0, 2.5, 4.0]), "cycles/voxel"),
+        (2 * math.pi * torch.tensor([2.0, 2.5, 4.0]), "rad/voxel"),
+        (torch.tensor([64.0, 60.0, 40.0]), "cycles/FOV"),
     ],
 )
 def test_other_units_are_named(factor, unit):
