@@ -264,3 +264,19 @@ def test_residuals_that_cannot_be_measured():
         whiteness(torch.randn(3, 3, 3), torch.ones(3, 3, 3, dtype=torch.bool))
     with pytest.raises(BadInputError, match="all the same"):
         whiteness(torch.ones(10, 10, 10), everywhere)
+
+
+def test_what_all_fits_get_wrong_alike_is_what_their_spread_does_not_explain(toy):
+    """The truth is one more draw like the fits, which are all 0.04 too bright: only this is left."""
+    sd = 0.1
+
+    def drawn(seed):
+        return 3 + sd * torch.randn((1, *LATTICE.shape), generator=seeded(seed, "draws"), dtype=F64)
+
+    data = OneScan(toy.scan(drawn(10**6)[0], 3), toy.operator, SD)
+    found = ensemble(
+        data, SCAN.spacing_mm, [EVERYWHERE], lambda seen: drawn(seen.seed) + 0.04, 0, n_folds=20, n_seeds=2
+    ).held_out
+    of_spread = float(toy.operator(drawn(5)[0] - drawn(6)[0]).square().mean()) / 2 / SD**2
+    assert of_spread > 8, "large enough to be seen if it were counted wrongly"
+    assert found.excess == pytest.approx((0.04 / SD) ** 2, abs=0.4 * of_spread)

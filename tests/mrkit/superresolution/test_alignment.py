@@ -9,6 +9,7 @@ from operators import grid
 
 from inr.scans.alignment import Pose, apart, posed
 from mrcore.data.acquisition import PulseSequence, gaussian_psf
+from mrcore.data.grid import to_world
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator, predict
@@ -17,9 +18,11 @@ from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from mrkit.superresolution.lattice import on_lattice
 from mrkit.superresolution.prepare import prepare
+from mrkit.superresolution.scans import align_scans
 
 SPACING = (6.0, 6.0, 12.0)
 MOVED = (Pose((2.0, -3.0, 4.0), (-5.0, 3.0, 6.0)), Pose((-3.0, 1.0, 2.0), (4.0, -6.0, 2.0)))
+ORDER = ((0, 1, 2), (1, 2, 0), (0, 2, 1))
 T2W = PulseSequence("T2w", tr_s=4.0, te_s=0.1)
 
 
@@ -103,3 +106,21 @@ def test_scans_that_cannot_be_used_together_are_refused(head):
     elsewhere = Volume(torch.rand(scan.grid.shape), dataclasses.replace(scan.grid, affine=far))
     with pytest.raises(BadInputError, match="do not overlap"):
         prepare((scan, elsewhere), voxel_mm=6.0, tissues=seen_by(head, scan))
+
+
+def test_three_scans_lie_in_the_frame_of_the_first_when_another_is_segmented(head, monkeypatch):
+    """Where points of the head lie, by hand: turns by 90 degrees about different axes, which do not commute."""
+    scans = [
+        scanned(head.image, name, order) for name, order in (("T2w", ORDER[0]), ("T1w", ORDER[1]), ("T2w", ORDER[2]))
+    ]
+    about_s = np.array([[0.0, -1, 0, 7], [1, 0, 0, -2], [0, 0, 1, 4], [0, 0, 0, 1]])
+    about_r = np.array([[1.0, 0, 0, -3], [0, 0, -1, 5], [0, 1, 0, 1], [0, 0, 0, 1]])
+    onto_second = {0: about_s, 2: about_r}
+    number = {id(scan): n for n, scan in enumerate(scans)}
+    monkeypatch.setattr("mrkit.superresolution.scans._motion", lambda scan, *_: onto_second[number[id(scan)]])
+    found = align_scans(scans, ("T2w", "T1w", "T2w"), 1, seen_by(head, scans[1]))
+    corner = np.array([3.0, 5.0, 2.0])
+    for scan, stack, onto in zip(scans, found.stacks, (about_s, np.eye(4), about_r), strict=True):
+        x, y, z = onto[:3, :3] @ to_world(scan.grid, corner) + onto[:3, 3]  # in the frame of the second
+        expected = (y + 2, -(x - 7), z - 4)  # the first's turn undone
+        assert to_world(stack.grid, corner) == pytest.approx(expected, abs=1e-6)

@@ -11,7 +11,7 @@ from prepared import one_scan
 from inr.fitting.fit import FitSettings
 from inr.losses import absolute_misfit, rician_misfit
 from inr.scans.heldout import hide
-from inr.trust.ensemble import HeldOut
+from inr.trust.ensemble import HeldOut, ensemble
 from inr.voxels import tikhonov
 from mrcore.data.acquisition import gaussian_psf
 from mrcore.data.grid import Grid
@@ -28,7 +28,7 @@ from mrkit.report.report import Report, build_page
 from mrkit.superresolution.contrast import target_variance
 from mrkit.superresolution.fitting import FitPlan, Guess, _linear, align_guess, refit, started_from
 from mrkit.superresolution.prepare import Prepared
-from mrkit.superresolution.trust import Trust, kept_members, residual_whiteness, trust
+from mrkit.superresolution.trust import Trust, _total_sd, kept_members, residual_whiteness, trust
 from mrkit.superresolution.trust_page import trust_figures, whiteness_plot, whiteness_table
 
 LATTICE, SCAN = grid((32, 32, 30), (2.0,) * 3), grid((32, 32, 12), (2.0, 2.0, 5.0))
@@ -229,3 +229,17 @@ def test_variance_over_targets_is_that_of_the_levels(ready):
     assert found == pytest.approx(0.02**2 * (0.25 * shares[0] + shares[1]), rel=0.4)
     with pytest.raises(BadInputError, match="2 draws"):
         target_variance(image, tissues, {"GM": 50.0, "WM": 100.0}, 0, n_draws=1)
+
+
+def test_an_image_differs_from_the_others_by_its_own_spread_and_by_that_of_their_mean(ready, found):
+    """What spread adds to the variance, against draws: one fit against the mean of two others."""
+    _, image = found
+    masks = [torch.ones(SCAN.shape, dtype=torch.bool)]
+    members = ensemble(ready.data, SCAN.spacing_mm, masks, smooth_fit, 0, n_folds=1, n_seeds=2)
+    spread, sd = 0.2, {}
+    for value in (0.0, spread):
+        alike = replace(members, spread=torch.full_like(members.spread, value))
+        sd[value] = _total_sd(ready, image, 0, alike, masks, 0)[0]
+    added = float((sd[spread].square() - sd[0.0].square()).mean())
+    draws = spread * torch.randn(3, 200_000, generator=seeded(0, "draws"))
+    assert added == pytest.approx(float((draws[0] - draws[1:].mean(0)).var()), rel=0.02)

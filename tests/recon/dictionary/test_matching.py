@@ -170,3 +170,24 @@ def test_a_moved_dictionary_gives_the_same(dictionary):
     fine, expected = refine(moved, found, data), refine(dictionary, match(match_index(dictionary.atoms), data), data)
     assert torch.equal(fine.t1_s, expected.t1_s)
     assert moved.grid.step == dictionary.grid.step
+
+
+def test_refinement_stays_at_the_b1_that_was_matched():
+    """Against the truth, simulated at flip angles 20 % below, at and above the nominal ones."""
+    sequence = delics_sequence()
+    model = fisp_model(sequence, tolerance=1e-3)
+    grid = log_grid((0.5, 2.5), (0.03, 0.2), 0.08, (0.8, 1.0, 1.2))
+    full = build_dictionary(grid, model, 500)
+    dictionary = compress_dictionary(full, subspace_of(full.atoms, 7))
+    generator = torch.Generator().manual_seed(6)
+    t1_s, t2_s = (low * 3 ** torch.rand(60, generator=generator) for low in (0.6, 0.04))
+    b1 = torch.tensor([0.8, 1.0, 1.2]).repeat(20)
+    data = compress(dictionary.subspace, model(t1_s, t2_s, b1)) + 0j
+    found = match(match_index(dictionary.atoms), data)
+    fine = refine(dictionary, found, data)
+    right = fine.b1 == b1
+    assert right.double().mean() > 0.9
+    for value, truth in ((fine.t1_s, t1_s), (fine.t2_s, t2_s)):
+        error = (value / truth - 1).abs()[right]
+        for factor in (0.8, 1.0, 1.2):
+            assert error[b1[right] == factor].median() < 3e-3

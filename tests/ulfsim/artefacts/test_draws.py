@@ -115,3 +115,37 @@ def test_shifts_and_turns_have_their_spread():
 def test_refuses_ranges_that_are_none(build, message):
     with pytest.raises(BadInputError, match=message):
         build()
+
+
+def test_strengths_of_different_artefacts_have_nothing_to_do_with_one_another():
+    ranges = always(STRONG)
+    drawn = [draw_artefacts(ranges, SCAN, seed, "apart") for seed in range(60)]
+    strengths = torch.tensor(
+        [
+            [
+                a.bias.ratio,
+                peak_to_peak_ppm(a.b0),
+                a.ghost.phase_deg,
+                abs(a.drift.change),
+                a.wrap.fov_fraction,
+                a.zipper.amplitude,
+                a.spikes.samples[0].amplitude,
+                a.encoding.bandwidth_hz,
+            ]
+            for a in drawn
+        ]
+    )
+    between = torch.corrcoef(strengths.T) - torch.eye(8)
+    assert float(between.abs().max()) < 0.52  # four standard deviations of 1 / sqrt(60); tied strengths have 1
+    occurs = torch.tensor([[getattr(a, name) is not None for name in PRESENT] for a in _drawn_by_chance(60)]).double()
+    varying = occurs[:, occurs.std(0) > 0]
+    between = torch.corrcoef(varying.T) - torch.eye(varying.shape[1])
+    assert float(between.abs().max()) < 0.52
+
+
+def _drawn_by_chance(n):
+    certain = {f.name: replace(getattr(STRONG, f.name), probability=0.5) for f in fields(STRONG) if f.name in _CHANCES}
+    return [draw_artefacts(replace(STRONG, **certain), SCAN, seed, "chance") for seed in range(n)]
+
+
+_CHANCES = [f.name for f in fields(STRONG) if isinstance(getattr(STRONG, f.name), Chance)]

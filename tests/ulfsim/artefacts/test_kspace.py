@@ -118,6 +118,18 @@ def test_a_head_that_all_shots_see_moved_lies_where_the_pose_puts_it(pose):
     np.testing.assert_allclose(centroid_mm(scan.real, PLAN.scan_grid), expected, atol=0.06)
 
 
+def test_a_head_turns_about_r_then_a_then_s_of_the_room():
+    """Followed by hand: A goes up to S by the turn about R, S goes to R by that about A, R goes to A by that about S."""
+
+    def place(turns, point):
+        return (pose_matrix(ShotPose(rotation_deg=turns), CENTRE) @ [*beside(*point), 1])[:3] - CENTRE
+
+    np.testing.assert_allclose(place((90, 90, 0), (0, 5, 0)), (5, 0, 0), atol=1e-9)
+    np.testing.assert_allclose(place((90, 0, 90), (0, 5, 0)), (0, 0, 5), atol=1e-9)
+    np.testing.assert_allclose(place((90, 90, 90), (0, 5, 0)), (0, 5, 0), atol=1e-9)
+    np.testing.assert_allclose(place((0, 90, 90), (0, 0, 5)), (0, 5, 0), atol=1e-9)
+
+
 def test_poses_turn_about_the_centre_right_handed():
     turned = pose_matrix(ShotPose((0, 0, 1), (0, 0, 90)), CENTRE) @ np.append(beside(1, 0, 0), 1)
     np.testing.assert_allclose(turned[:3], beside(0, 1, 1), atol=1e-12)

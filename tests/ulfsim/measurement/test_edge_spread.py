@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from operators import grid
 
 from mrcore.data.acquisition import Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.volume import Volume
@@ -97,3 +98,24 @@ def test_the_cut_of_a_skull_stripped_image_is_no_edge(ball):
 def test_a_mask_of_another_shape_is_refused(ball):
     with pytest.raises(BadInputError, match="mask"):
         edge_spread(ball, torch.ones(3, 3, 3, dtype=torch.bool))
+
+
+def test_a_slanted_border_is_corrected_by_the_blur_of_the_axis_that_it_leans_to():
+    """Planes in closed form: under a Gaussian blur of variances v a border of normal n has the variance n.v.n."""
+    sd_voxels, size = (0.7, 1.0, 1.6), 30
+    place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    at = torch.stack(torch.meshgrid(place, place, place, indexing="ij"))
+    blocks, masks = [], []
+    for axis, leaning in ((0, 2), (1, 0), (2, 0), (0, 1), (1, 2), (2, 1)):
+        normal = torch.zeros(3, dtype=torch.float64)
+        normal[axis], normal[leaning] = 1.0, 0.5
+        sd = math.sqrt(float((normal.square() * torch.tensor(sd_voxels, dtype=torch.float64).square()).sum()))
+        blocks.append(1 + torch.special.ndtr(torch.einsum("a,axyz->xyz", normal, at) / sd))
+        inside = torch.zeros(size, size, size, dtype=torch.bool)
+        inside[8:-8, 8:-8, 8:-8] = True
+        masks.append(inside)
+    for chosen in (slice(0, 3), slice(3, 6)):
+        data, mask = torch.cat(blocks[chosen]), torch.cat(masks[chosen])
+        found = edge_spread(Volume(data.float(), grid(data.shape, (2.0, 2.0, 2.0))), mask)
+        for measured, sd in zip(found.fwhm_mm, sd_voxels, strict=True):
+            assert measured == pytest.approx(2.0 * 2.3548 * sd, rel=0.03)
