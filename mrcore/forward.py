@@ -35,10 +35,11 @@ _OBLIQUE_VOXELS = 0.01
 def transfer_function(k_cyc_per_mm: NDArray[np.float64], psf: AxisPsf, voxel_mm: float) -> NDArray[np.float64]:
     """Evaluate the transfer function of `psf` at spatial frequencies; 1 at k = 0.
 
-    At exactly |k| = 1 / (2 voxel) truncation keeps half: that frequency is shared by both ends of the band. A taper
-    is 1 up to (1 - taper) of the band and falls from there as a raised cosine to 0 at its edge.
+    The edge of the band is 1 / (2 voxel), of the voxel that was acquired. Exactly there truncation keeps half: that
+    frequency is shared by both ends of the band. A taper is 1 up to (1 - taper) of the band and falls from there as a
+    raised cosine to 0 at its edge.
     """
-    k, edge = np.abs(k_cyc_per_mm), 0.5 / voxel_mm
+    k, edge = np.abs(k_cyc_per_mm), 0.5 / max(voxel_mm, psf.band_mm)
     sigma_mm = psf.gaussian_fwhm_mm / math.sqrt(8 * math.log(2))
     out = np.exp(-2 * (math.pi * sigma_mm * k) ** 2 - psf.decay_at_edge * k / edge) * np.sinc(k * psf.box_mm)
     if psf.taper > 0:

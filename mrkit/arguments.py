@@ -133,7 +133,8 @@ def add_brain(parser: argparse.ArgumentParser, image: str) -> None:
     group.add_argument(
         "--weighting",
         choices=WEIGHTINGS,
-        help=f"contrast of {image}, which the segmentation needs (default: by its sidecar or name, else T1w)",
+        help=f"contrast of {image}, which the segmentation needs (default: by the names in its sidecar, "
+        "else its own name, else its times, else T1w)",
     )
     group.add_argument("--segmenter", choices=SEGMENTERS, default=SEGMENTERS[0], help=_SEGMENTER_HELP)
 

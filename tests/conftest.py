@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,14 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder of real scans ../shared/data beside the project")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what the command line does to the loggers, so that a test of warnings does not depend on those before it."""
+    loggers = [logging.getLogger(name) for name in ("mrcore", "ulfsim", "inr", "recon", "mrkit")]
+    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

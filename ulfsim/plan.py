@@ -12,12 +12,25 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from mrcore.data.acquisition import Acquisition
-from mrcore.data.grid import Affine, Grid, Shape3, Triple, cropped, directions, grid_about, to_world, with_spacing
+from mrcore.data.grid import (
+    Affine,
+    Grid,
+    Shape3,
+    Triple,
+    cropped,
+    directions,
+    grid_about,
+    right_angled,
+    to_world,
+    with_spacing,
+)
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import grid_centred, imaging_operator
 from mrcore.operators.linop import LinearOp
 
 _WORLD = ("R", "A", "S")
+_SHEAR_VOXELS = 0.1
+"""Part of a voxel by which rounding may move a corner off a lattice of right angles."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +50,8 @@ def plan_scan(object_grid: Grid, acquisition: Acquisition, dtype: torch.dtype = 
     `acquisition.slice_axis` moved to the end, so that voxel size and PSF of `acquisition` fit them as they are; their
     signs stay those of the object. Both grids share the Fourier origin, or the centre on an axis where the object is
     too coarse for that. With `acquisition.tilt_deg` the axes are then turned about the centre of the field of view,
-    which grows to the box that holds the whole object.
+    which grows to the box that holds the whole object. So it does for an object whose axes are not at right angles (an
+    image that was transformed): the scan's are, as no scanner samples a sheared lattice.
 
     Raises:
         BadInputError: voxels that do not fit the field of view.
@@ -45,7 +59,8 @@ def plan_scan(object_grid: Grid, acquisition: Acquisition, dtype: torch.dtype = 
     order = scan_axes(object_grid, acquisition.slice_axis)
     shape = cast("Shape3", tuple(object_grid.shape[a] for a in order))
     turned = Grid(shape, object_grid.affine[:, [*order, 3]])
-    lay = _tilted if any(acquisition.tilt_deg) else _straight
+    sheared = turned.shear_mm > _SHEAR_VOXELS * min(turned.spacing_mm)
+    lay = _tilted if any(acquisition.tilt_deg) or sheared else _straight
     scan_grid = lay(turned, acquisition)
     operator = imaging_operator(object_grid, scan_grid, acquisition.psf, dtype)
     return ScanPlan(object_grid, scan_grid, operator, acquisition)
@@ -77,7 +92,7 @@ def _straight(grid: Grid, acquisition: Acquisition) -> Grid:
 
 def _tilted(grid: Grid, acquisition: Acquisition) -> Grid:
     """Return the turned grid over the box that holds the field of view of `grid`."""
-    axes = tilt_matrix(acquisition.tilt_deg) @ directions(grid)
+    axes = tilt_matrix(acquisition.tilt_deg) @ right_angled(directions(grid))
     box_mm = np.abs(np.linalg.solve(axes, directions(grid) * grid.fov_mm)).sum(1)
     shape = cast("Shape3", tuple(math.ceil(f / v - 1e-6) for f, v in zip(box_mm, acquisition.voxel_mm, strict=True)))
     centre_mm = to_world(grid, (np.array(grid.shape) - 1) / 2)

@@ -22,8 +22,10 @@ class AxisPsf:
         truncate: keep only |k| <= 1 / (2 voxel), as a scan of that matrix size does (Gibbs ringing included).
         taper: part of the band, 0 to 1, over which a raised cosine (Tukey window) falls to 0 at its edge; 0 for no
             window, 1 for Hann's. Needs `truncate`.
-        decay_at_edge: T2 decay along a centre-out echo train: the signal at |k| = 1 / (2 voxel) is
+        decay_at_edge: T2 decay along a centre-out echo train: the signal at the edge of the band is
             exp(-decay_at_edge) of that at k = 0; `fse_decay` computes it. 0 for none.
+        band_mm: acquired voxel where finer ones were interpolated from it (zero filling): the band then ends at
+            1 / (2 band_mm). 0, or less than the voxel: that of the voxel.
 
     Raises:
         BadInputError: a width or a decay that is negative or not finite, a taper outside 0 to 1, or one without
@@ -35,9 +37,10 @@ class AxisPsf:
     truncate: bool = True
     taper: float = 0.0
     decay_at_edge: float = 0.0
+    band_mm: float = 0.0
 
     def __post_init__(self) -> None:
-        if not all(0 <= width < math.inf for width in (self.gaussian_fwhm_mm, self.box_mm)):
+        if not all(0 <= width < math.inf for width in (self.gaussian_fwhm_mm, self.box_mm, self.band_mm)):
             raise BadInputError(f"widths of a point spread are in mm, finite and not negative, got {self}")
         if not 0 <= self.taper <= 1:
             raise BadInputError(f"taper is a part of the band between 0 and 1, got {self.taper}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from operator import index
 from typing import cast
@@ -85,12 +86,24 @@ class Grid:
         """World position of the Fourier origin, voxel `n // 2`."""
         return to_world(self, np.array([n // 2 for n in self.shape], dtype=np.float64))
 
-    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids have the same shape and no corner differs by more than `tolerance_mm`."""
+    def distance_mm(self, other: Grid) -> float:
+        """Return how far apart both grids put the same voxel at most, in mm; infinite where their shapes differ."""
         if self.shape != other.shape:
-            return False
+            return math.inf
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
-        return bool(np.abs(to_world(self, corners) - to_world(other, corners)).max() <= tolerance_mm)
+        return float(np.linalg.norm(to_world(self, corners) - to_world(other, corners), axis=1).max())
+
+    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
+        """Whether both grids have the same shape and no voxel differs by more than `tolerance_mm`."""
+        return self.distance_mm(other) <= tolerance_mm
+
+    @property
+    def shear_mm(self) -> float:
+        """How far a corner lies from where it would be if the voxel axes were at right angles."""
+        square = self.affine.copy()
+        square[:3, :3] = right_angled(directions(self)) * self.spacing_mm
+        square[:3, 3] = self.origin_mm - square[:3, :3] @ np.array([n // 2 for n in self.shape])
+        return self.distance_mm(Grid(self.shape, square))
 
 
 def to_world(grid: Grid, voxels: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
@@ -120,6 +133,13 @@ def grid_about(origin_mm: NDArray[np.floating], directions: Affine, spacing_mm: 
 def directions(grid: Grid) -> Affine:
     """Return the unit vectors of the voxel axes as columns of a 3 x 3 matrix."""
     out: Affine = grid.affine[:3, :3] / np.asarray(grid.spacing_mm)
+    return out
+
+
+def right_angled(axes: Affine) -> Affine:
+    """Return the axes (3 x 3, unit vectors as columns) at right angles that are nearest to `axes`."""
+    left, _, right = np.linalg.svd(axes)
+    out: Affine = left @ right
     return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError, GridMismatchError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +102,27 @@ TISSUES = ("CSF", "GM", "WM")
 """Order of the three brain tissues wherever none is stated: that of their T1w intensity."""
 
 
+_ROUNDING_VOXELS = 0.1
+"""Part of the smallest voxel within which two grids are one: more than any program's rounding."""
+
+
 def require_same_grid(a: Grid, b: Grid, what: str) -> None:
-    """Raise GridMismatchError unless both grids are the same to 1e-3 mm; `what` names the pair."""
-    if not a.matches(b):
-        raise GridMismatchError(
-            f"{what} are not on the same grid: {a.summary} against {b.summary}; resample one onto the other first"
-        )
+    """Raise GridMismatchError unless both grids are the same to a tenth of the smallest voxel; `what` names the pair.
+
+    Programs round positions to some digits. A distance above 1e-3 mm is logged as a warning.
+    """
+    distance_mm, allowed_mm = a.distance_mm(b), _ROUNDING_VOXELS * min(a.spacing_mm)
+    if distance_mm <= 1e-3:
+        return
+    if distance_mm <= allowed_mm:
+        logger.warning("%s lie %.2g mm apart, less than a tenth of a voxel: taken as one grid", what, distance_mm)
+        return
+    far = (
+        "" if math.isinf(distance_mm) else f", a voxel lies {distance_mm:.3g} mm off (up to {allowed_mm:.2g} is taken)"
+    )
+    raise GridMismatchError(
+        f"{what} are not on the same grid: {a.summary} against {b.summary}{far}; resample one onto the other first"
+    )
 
 
 def _check_data(data: Tensor, grid: Grid, n_dim: int, what: str) -> None:

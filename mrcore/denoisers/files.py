@@ -19,6 +19,7 @@ from mrcore.denoisers.unet import DenoiserNet, DenoiserSettings, denoise
 from mrcore.errors import BadInputError
 from mrcore.io.atomic import atomic_write, refuse_existing
 from mrcore.io.file_content import refuse_unfetched
+from mrcore.io.sidecar import finite
 from mrcore.io.tensors import save_tensors
 from mrcore.random import seeded
 
@@ -102,7 +103,7 @@ def save_denoiser(
     save_tensors(weights, path, header, force=force)
     with atomic_write(card_path, force=force) as temporary:
         content = {"Format": _FORMAT, "Version": _VERSION, "Settings": settings, "Card": card}
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,29 +17,31 @@ Header = Any
 AGREE_MM = 1e-3
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 50.0
 _FARTHEST_MM = 1e6
+_SHEAR_VOXELS = 0.1
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
 
 
 def place(header: Header, shape: tuple[int, ...]) -> tuple[Affine | None, str, list[Problem]]:
     """Return the affine in mm, the unit of length that `header` names, and what is wrong with them.
 
-    The sform is used where it is set, else the qform. The affine is None where none can be read.
+    The sform is used where it is set, else the qform, which is read as the NIfTI-1 standard and its library do: a
+    qfac (`pixdim[0]`) that is not negative is 1, voxel sizes are positive. The affine is None where none can be read.
     """
     problems: list[Problem] = []
+    is_nifti = hasattr(header, "get_xyzt_units")
+    if is_nifti:
+        problems += _sizes(header)
+        header = standard_sizes(header)
     try:
         affine: Affine = np.array(header.get_best_affine(), np.float64)
-    except Exception as error:  # qfac, negative voxel sizes or a quaternion that is none
+    except Exception as error:  # a quaternion that is none
         return None, "unknown", [Problem(f"the qform cannot be read ({error}); set a valid sform or qform")]
     units = "mm"
-    if hasattr(header, "get_xyzt_units"):
+    if is_nifti:
         units, more = _units(header)
         problems += more
-        affine[:3] *= _MM_PER_UNIT.get(units, 1.0)
+        affine[:3] *= mm_per_unit(header)
         problems += _codes(header, shape)
-    elif not int(header["goodRASFlag"]):
-        problems.append(
-            Problem("the MGH header has no valid position (goodRASFlag 0); orientation is a guess", Severity.CAUTION)
-        )
     if np.isfinite(affine).all() and np.abs(affine).max() > _FARTHEST_MM:
         text = f"the affine has numbers up to {np.abs(affine).max():.3g} mm: the header is damaged, convert it again"
         return None, units, [*problems, Problem(text)]
@@ -46,15 +49,33 @@ def place(header: Header, shape: tuple[int, ...]) -> tuple[Affine | None, str, l
     return affine, units, problems
 
 
+def standard_sizes(header: Header) -> Header:
+    """Return a NIfTI header with a qfac of 1 or -1 and positive voxel sizes."""
+    pixdim = np.array(header["pixdim"])
+    fixed = header.copy()
+    fixed["pixdim"][0] = -1.0 if pixdim[0] < 0 else 1.0
+    fixed["pixdim"][1:4] = np.abs(pixdim[1:4])
+    return fixed
+
+
+def mm_per_unit(header: Header) -> float:
+    """Return how many mm the unit of length of a NIfTI header has; 1 where it names none."""
+    try:
+        return _MM_PER_UNIT.get(str(header.get_xyzt_units()[0]), 1.0)
+    except KeyError:
+        return 1.0
+
+
 def disagreement_mm(header: Header, shape: tuple[int, ...]) -> float | None:
     """Return how far apart sform and qform of a NIfTI header put a corner; None unless both are set and valid."""
     if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
         return None
+    header = standard_sizes(header)
     try:
-        distance_mm = corner_distance_mm(shape, header.get_sform(), header.get_qform())
+        distance = corner_distance_mm(shape, header.get_sform(), header.get_qform())
     except Exception:  # a qform that cannot be read is reported by _codes
         return None
-    return distance_mm if np.isfinite(distance_mm) else None
+    return distance * mm_per_unit(header) if np.isfinite(distance) else None
 
 
 def corner_distance_mm(shape: tuple[int, ...], a: Affine, b: Affine) -> float:
@@ -68,6 +89,22 @@ def spatial(shape: tuple[int, ...]) -> Shape3:
     """Return the first three sizes, filled with ones."""
     x, y, z = (*shape, 1, 1, 1)[:3]
     return x, y, z
+
+
+def _sizes(header: Header) -> list[Problem]:
+    """Return what is wrong with the voxel sizes and the qfac of a qform that is used."""
+    if int(header["sform_code"]) > 0 or int(header["qform_code"]) <= 0:
+        return []
+    pixdim = np.array(header["pixdim"], np.float64)
+    problems = []
+    if pixdim[0] not in (-1, 0, 1):
+        taken = -1 if pixdim[0] < 0 else 1
+        text = f"qfac (pixdim[0]) is {pixdim[0]:.4g} and must be 1 or -1: {taken} is taken; check left and right"
+        problems.append(Problem(text, Severity.CAUTION))
+    if (pixdim[1:4] < 0).any():
+        text = f"voxel sizes are negative ({_by(pixdim[1:4])}): taken as positive, the axes are those of the qform"
+        problems.append(Problem(text, Severity.CAUTION))
+    return problems
 
 
 def _units(header: Header) -> tuple[str, list[Problem]]:
@@ -110,7 +147,8 @@ def _is_rounding(header: Header, shape: tuple[int, ...]) -> bool:
         best.set_qform(header.get_sform(), strip_shears=False)
     except Exception:  # shears: a qform cannot hold them, the disagreement is real
         return False
-    return corner_distance_mm(shape, best.get_qform(), header.get_qform()) <= AGREE_MM
+    distance_mm = corner_distance_mm(shape, best.get_qform(), header.get_qform()) * mm_per_unit(header)
+    return distance_mm <= AGREE_MM
 
 
 def _grid_problems(shape: tuple[int, ...], affine: Affine, units: str) -> list[Problem]:
@@ -118,10 +156,32 @@ def _grid_problems(shape: tuple[int, ...], affine: Affine, units: str) -> list[P
         grid = Grid(spatial(shape), affine)
     except BadInputError as error:
         return [Problem(str(error))]
-    low, high = min(grid.spacing_mm), max(grid.spacing_mm)
-    if low < SMALLEST_VOXEL_MM or high > LARGEST_VOXEL_MM:
-        sizes = " x ".join(f"{s:.4g}" for s in grid.spacing_mm)
-        unit_text = f"the header says {units}" if units != "unknown" else "the header gives no unit, mm was assumed"
-        text = f"voxels of {sizes} mm are not those of an MRI scan ({unit_text}); repair xyzt_units or the voxel size"
-        return [Problem(text)]
+    if not _is_plausible(grid.spacing_mm):
+        return [Problem(f"voxels of {_by(grid.spacing_mm)} mm are not those of an MRI scan: {_unit_text(grid, units)}")]
+    # Rounded axes are sheared by some hundredths of a voxel.
+    if grid.shear_mm > _SHEAR_VOXELS * min(grid.spacing_mm):
+        text = (
+            f"the voxel axes are not at right angles (sheared by {grid.shear_mm:.2g} mm at a corner): no scanner makes "
+            "such an image; it was transformed, and should be resampled"
+        )
+        return [Problem(text, Severity.CAUTION)]
     return []
+
+
+def _is_plausible(spacing_mm: tuple[float, ...]) -> bool:
+    return min(spacing_mm) >= SMALLEST_VOXEL_MM and max(spacing_mm) <= LARGEST_VOXEL_MM
+
+
+def _unit_text(grid: Grid, units: str) -> str:
+    """Say what the sizes are in the header's own unit, and in which unit they would be plausible."""
+    own = [s / _MM_PER_UNIT.get(units, 1.0) for s in grid.spacing_mm]
+    said = f"the header says {_by(own)} {units}" if units != "unknown" else "the header gives no unit, mm was assumed"
+    for name, factor in (("mm", 1.0), *_MM_PER_UNIT.items()):
+        sizes = [s * factor for s in own]
+        if name != units and _is_plausible(tuple(sizes)):
+            return f"{said}; in {name} they would be {_by(sizes)} mm: repair xyzt_units"
+    return f"{said}; repair xyzt_units or the voxel size"
+
+
+def _by(sizes: Iterable[float]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)

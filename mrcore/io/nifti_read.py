@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ from mrcore.notes import Problem, Severity
 logger = logging.getLogger(__name__)
 
 _LARGEST_INTENSITY = 1e12
+_RAS_FLAG = slice(28, 30)  # goodRASFlag, 16 bit, after version, four sizes, type and degrees of freedom
+_CORONAL = struct.pack(">h15f", 1, 1, 1, 1, -1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 0)
+"""What FreeSurfer takes where the flag is not above 0: 1 mm, axes to L, I and A, centre at 0."""
+_NO_PLACE = (
+    "the MGH header has no valid position (goodRASFlag 0): as FreeSurfer does, coronal slices of 1 mm (LIA) are "
+    "assumed; left and right are a guess"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +94,8 @@ def read_image(path: Path, *, allow_slice: bool = False) -> ImageFile:
     if kind != "MGH" and header.get_data_dtype().itemsize:  # MGH has tags there
         end = int(header.get_data_offset()) + int(np.prod(shape, dtype=object)) * header.get_data_dtype().itemsize
         odd += excess_cautions(content, end)
+    if kind == "MGH" and not _has_place(content):
+        misplaced.append(Problem(_NO_PLACE, Severity.CAUTION))
     data, found = _data(path, header, content, shape, allow_slice=allow_slice)
     codes = (None, None) if kind == "MGH" else (int(header["sform_code"]), int(header["qform_code"]))
     return ImageFile(
@@ -106,6 +116,31 @@ def read_image(path: Path, *, allow_slice: bool = False) -> ImageFile:
     )
 
 
+def read_grid(path: Path) -> tuple[Grid, int]:
+    """Return the voxel lattice of an image, of its first three axes, and the NIfTI code of its world space.
+
+    Only the header is looked at: what the voxels hold and how many volumes there are does not matter. Warnings are
+    logged.
+
+    Raises:
+        BadInputError: no such file, not a NIfTI-1/2 or MGH image, or a header without a valid position.
+    """
+    content = read_content(path).content
+    kind, header = _header(path, content)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    affine, _, problems = place(header, shape)
+    if kind == "MGH" and not _has_place(content):
+        problems.append(Problem(_NO_PLACE, Severity.CAUTION))
+    for problem in problems:
+        if problem.fatal:
+            raise BadInputError(f"{path}: {problem.text}")
+        logger.warning("%s: %s", path, problem.text)
+    if affine is None:
+        raise BadInputError(f"{path}: the header has no position that can be read")
+    code = 0 if kind == "MGH" else int(header["sform_code"]) or int(header["qform_code"])
+    return Grid(spatial(shape), affine), code
+
+
 def require_usable(image: ImageFile) -> NDArray[np.float32]:
     """Return the data of an image that has no fatal problem; warnings are logged.
 
@@ -121,6 +156,11 @@ def require_usable(image: ImageFile) -> NDArray[np.float32]:
     return image.data
 
 
+def _has_place(content: bytes) -> bool:
+    """Whether an MGH header says that its position is valid; nibabel replaces the flag with 1."""
+    return int.from_bytes(content[_RAS_FLAG], "big", signed=True) > 0
+
+
 def _header(path: Path, content: bytes) -> tuple[str, Header]:
     """Return the format and nibabel's header, without nibabel's own checks (which log and repair)."""
     kinds: tuple[tuple[str, Any, bool], ...] = (
@@ -130,6 +170,9 @@ def _header(path: Path, content: bytes) -> tuple[str, Header]:
     )
     for kind, header_type, fits in kinds:
         if fits:
+            if kind == "MGH" and not _has_place(content):
+                # nibabel takes negative flags for valid, and the columns of FreeSurfer's default axes for rows (LSP).
+                content = content[: _RAS_FLAG.start] + _CORONAL + content[_RAS_FLAG.start + len(_CORONAL) :]
             try:
                 header = header_type.from_fileobj(io.BytesIO(content), check=False)
                 header.get_data_dtype()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.io.atomic import atomic_write, refuse_existing
-from mrcore.io.nifti_place import AGREE_MM, corner_distance_mm
+from mrcore.io.nifti_place import AGREE_MM
 from mrcore.io.sidecar import sidecar_path, write_sidecar
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def write_nifti(
     image.header.set_xyzt_units("mm")
     image.header.set_sform(grid.affine, code=space_code)
     image.header.set_qform(grid.affine, code=space_code, strip_shears=True)
-    if _is_sheared(grid):
+    if grid.shear_mm > AGREE_MM:
         image.header.set_qform(None, code=0)
         logger.warning("%s: the affine has shears, which only the sform holds; programs that need a qform fail", path)
     content = image.to_bytes()
@@ -66,14 +66,6 @@ def space_code(meta: Mapping[str, object]) -> int:
     """Return the code of the world space that loading put into `meta`; 1 (scanner) where there is none."""
     code = meta.get("SpaceCode", SCANNER_CODE)
     return code if isinstance(code, int) and 1 <= code <= 5 else SCANNER_CODE
-
-
-def _is_sheared(grid: Grid) -> bool:
-    """Whether the axes are so far from right angles that a corner moves by more than the agreed 1e-3 mm."""
-    left, _, right = np.linalg.svd(grid.affine[:3, :3] / np.asarray(grid.spacing_mm))
-    square = grid.affine.copy()
-    square[:3, :3] = (left @ right) * np.asarray(grid.spacing_mm)
-    return corner_distance_mm(grid.shape, grid.affine, square) > AGREE_MM
 
 
 def _gzipped(content: bytes) -> bytes:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mrcore.errors import BadInputError
 from mrcore.io.atomic import atomic_write
 from mrcore.io.file_content import IMAGE_SUFFIXES, refuse_unfetched
+from mrcore.notes import Caution
+
+logger = logging.getLogger(__name__)
 
 
 def stem(path: Path) -> str:
@@ -28,7 +32,7 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_sidecar(path: Path) -> dict[str, object]:
-    """Return the values of the sidecar of the image `path`, empty when there is none.
+    """Return the values of the sidecar of the image `path`, empty when there is none; cautions are logged.
 
     Raises:
         BadInputError: the file is there and is not a JSON object.
@@ -38,21 +42,66 @@ def read_sidecar(path: Path) -> dict[str, object]:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Return the values of a JSON file.
+    """Return the values of a JSON file as `json_and_cautions` does; cautions are logged.
+
+    Raises:
+        BadInputError: the file is missing or is not a JSON object.
+    """
+    values, cautions = json_and_cautions(path)
+    for caution in cautions:
+        logger.warning("%s", caution)
+    return values
+
+
+def json_and_cautions(path: Path) -> tuple[dict[str, object], tuple[Caution, ...]]:
+    """Return the values of a JSON file, and what of it is not as JSON must be (RFC 8259).
+
+    UTF-16 and UTF-32 are told by their bytes; what is not UTF-8 either is read as Latin-1, in which letters may come
+    out wrong but numbers do not. NaN and infinity are no JSON: they become null, unknown.
 
     Raises:
         BadInputError: the file is missing, was not fetched or is not a JSON object.
     """
     refuse_unfetched(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = path.read_bytes()
+        text, encoding = _decoded(content)
+        values = json.loads(text)
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file; expected a JSON file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{path} cannot be read as JSON ({error}); repair or remove it") from None
     if not isinstance(values, dict):
         raise BadInputError(f"{path} must hold a JSON object of keys and values; repair or remove it")
-    return values
+    cautions = []
+    if encoding is not None:
+        cautions.append(Caution(f"{path} is not UTF-8, as JSON must be: read as {encoding}; save it as UTF-8"))
+    if lost := list(_not_finite(values)):
+        cautions.append(Caution(f"{path} holds NaN or infinity, which are no JSON, for {', '.join(lost)}: not used"))
+    return dict(values) if not lost else {str(key): finite(value) for key, value in values.items()}, tuple(cautions)
+
+
+def _decoded(content: bytes) -> tuple[str, str | None]:
+    """Return the text of a JSON file, and its encoding where that is not UTF-8 (with or without a mark)."""
+    encoding = json.detect_encoding(content)
+    if not encoding.startswith("utf-8"):
+        return content.decode(encoding), encoding.upper()
+    try:
+        return content.decode("utf-8-sig"), None
+    except UnicodeDecodeError:
+        return content.decode("latin-1"), "Latin-1"
+
+
+def _not_finite(value: object, name: str = "") -> Iterator[str]:
+    """Yield where in JSON values NaN and infinity are, such as `Fit.Cost` or `EchoTime[1]`."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _not_finite(item, f"{name}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield name
 
 
 def write_sidecar(image_path: Path, values: Mapping[str, object], *, force: bool) -> None:

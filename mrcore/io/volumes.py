@@ -18,7 +18,7 @@ from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.io.nifti_read import ImageFile, read_image, require_usable
 from mrcore.io.nifti_write import SCANNER_CODE, space_code, write_nifti
-from mrcore.io.sidecar import read_sidecar
+from mrcore.io.sidecar import json_and_cautions, sidecar_path
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +77,24 @@ def save_labels(
     write_nifti(values.astype(np.uint8), grid, Path(path), sidecar=sidecar, force=force, space_code=space)
 
 
+def sidecar_and_warnings(path: Path) -> tuple[dict[str, object], list[str]]:
+    """Return the values of the sidecar of the image `path`, empty where there is none, and what is wrong with it."""
+    file = sidecar_path(path)
+    if not file.is_file() and not file.is_symlink():
+        return {}, []
+    try:
+        values, cautions = json_and_cautions(file)
+    except BadInputError as error:
+        return {}, [str(error)]
+    return values, list(cautions)
+
+
 def _meta(image: ImageFile) -> dict[str, object]:
     warnings = [problem.text for problem in image.problems]
-    meta: dict[str, object] = {}
-    try:
-        meta = read_sidecar(image.path)
-    except BadInputError as error:
-        warnings.append(str(error))
-        logger.warning("%s", error)
+    meta, found = sidecar_and_warnings(image.path)
+    warnings += found
+    for text in found:
+        logger.warning("%s", text)
     space = image.sform_code or image.qform_code or SCANNER_CODE
     return {
         **meta,

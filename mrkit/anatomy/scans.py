@@ -10,7 +10,8 @@ from mrcore.errors import BadInputError
 from mrcore.io.file_content import IMAGE_SUFFIXES
 from mrcore.io.sidecar import stem
 from mrcore.io.volumes import load_volume
-from mrkit.anatomy.finding import weighting_of
+from mrkit.anatomy.finding import weighting_cautions, weighting_of
+from mrkit.files.warn import warn_of
 
 _NOT_SCANS = ("dseg", "probseg", "mask", "truth", "residualz")
 
@@ -49,14 +50,27 @@ def find_scans(place: Path, what: str, weighting: str | None = None) -> tuple[Sc
             f"{place} holds no image for {what}; expected .nii, .nii.gz, .mgz or .mgh files (label maps, masks and "
             "truths do not count)"
         )
-    return tuple(ScanFile(p, weighting or weighting_of(load_volume(p), p.name), subject_of(p)) for p in paths)
+    return tuple(ScanFile(p, weighting or _weighting_in(p), subject_of(p)) for p in paths)
+
+
+def _weighting_in(path: Path) -> str:
+    volume = load_volume(path)
+    warn_of(weighting_cautions(volume))
+    return weighting_of(volume, path.name)
 
 
 def subject_of(path: Path) -> str:
-    """Return whom an image shows: its `sub-` label (and session), else its name without weighting and `_ulf`."""
-    name = stem(path)
-    found = _SUBJECT.search(name) or _SUBJECT.search(path.parent.name)
+    """Return whom an image shows: its `sub-` label (and session), else its name without weighting and `_ulf`.
+
+    Files that say neither (`sub-01/ses-1/anat/T1w.nii.gz`, `p26/T1w_ulf.nii.gz`) are told by their folders.
+    """
+    name, folders = stem(path), path.absolute().parent
+    found = _SUBJECT.search(name)
     if found:
         return found.group(1)
+    # The innermost folders count; a label and its session are one after the other.
+    above = list(_SUBJECT.finditer("_".join(folders.parts[1:])))
+    if above:
+        return above[-1].group(1)
     parts = [part for part in name.split("_") if part.lower() not in ("ulf", "t1w", "t2w", "flair", "t1", "t2")]
-    return "_".join(parts) or name
+    return "_".join(parts) or folders.name or name

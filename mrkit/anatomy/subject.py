@@ -13,9 +13,10 @@ from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
 from mrcore.segmentation.deepbet import deepbet_brain_mask
 from mrcore.segmentation.plausibility import require_order
 from mrcore.segmentation.tissues import Segmenter
-from mrkit.anatomy.finding import weighting_of
+from mrkit.anatomy.finding import on_one_grid, weighting_cautions, weighting_of
 from mrkit.anatomy.segmenters import ORDERS, segmenter_named
 from mrkit.files.job import Job
+from mrkit.files.warn import warn_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,9 @@ def read_subject(job: Job) -> Subject:
         mask = require_reliable(deepbet_brain_mask(volume)).mask
     if tissues is not None:
         require_same_grid(volume.grid, tissues.grid, f"the image {job.image} and its tissue maps")
+        tissues = on_one_grid(tissues, volume)
+    if job.weighting is None:
+        warn_of(weighting_cautions(volume))
     weighting = job.weighting or weighting_of(volume, job.image.name)
     if tissues is not None and job.labels is None:
         require_order(volume, tissues, ORDERS[weighting], "the tissues that were given")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, MrkitError
-from mrcore.io.sidecar import stem
 from mrcore.io.volumes import load_volume
 from mrcore.noise_estimate import BACKGROUND
 from mrcore.notes import Caution
@@ -17,6 +16,7 @@ from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.scans import ScanFile
 from mrkit.fidelity.measurer import MeasuredScan, Measurer
 from mrkit.fidelity.result import ContrastResult, MethodResult, Pictured
+from mrkit.files.provenance import distinct_stems
 from ulfsim.degradations import (
     TORCHIO_MIDDLE,
     gaussian_blur_degradation,
@@ -84,12 +84,13 @@ def _measured(
 ) -> tuple[tuple[tuple[str, MeasuredScan], ...], Notes]:
     """Measure all scans of a side; one that cannot be measured is left out, and a note says why."""
     found, reasons = [], []
+    names = distinct_stems(scan.path for scan in scans)
     for scan in scans:
-        begin(f"measuring {scan.path.name}")
+        begin(f"measuring {names[scan.path]}")
         try:
-            found.append((scan.subject, measurer.of_file(scan, side)))
+            found.append((scan.subject, measurer.of_file(scan, f"{side}_{names[scan.path]}")))
         except MrkitError as error:
-            reasons.append(f"{scan.path.name} was left out: {error}")
+            reasons.append(f"{names[scan.path]} was left out: {error}")
             logger.warning("%s", reasons[-1])
     if not found:
         raise BadInputError(f"no {side} scan could be measured. {reasons[0]}")
@@ -107,6 +108,7 @@ def _baselines(
     """Degrade every source to the voxels of its real scan (the first one where no person pairs up), and measure it."""
     scans: dict[str, list[tuple[str, MeasuredScan]]] = {BLUR: [], BLUR_NOISE: [], TORCHIO: []}
     notes: Notes = []
+    names = distinct_stems(source.path for source in sources)
     for source in sources:
         volume = to_float32(load_volume(source.path))
         grid = scan_grid_like(volume.grid, grids.get(source.subject, next(iter(grids.values()))))
@@ -123,12 +125,14 @@ def _baselines(
             return torchio_style_degradation(volume, grid, seed)
 
         for name, make in ((BLUR, lambda blurred=blurred: blurred), (BLUR_NOISE, noisy), (TORCHIO, torchio)):
-            begin(f"{name} of {source.path.name}")
+            begin(f"{name} of {names[source.path]}")
             key = f"{volume.meta['SourceSHA256']} {name} {seed} {TORCHIO_MIDDLE} {levels}"
             try:
-                measured = measurer.of_volume(make(), source.weighting, _file_name(name, source), key, mask=mask)
+                measured = measurer.of_volume(
+                    make(), source.weighting, _file_name(name, names[source.path]), key, mask=mask
+                )
             except (MrkitError, KeyError) as error:
-                notes.append(Caution(f"{name} of {source.path.name} was left out: {error}"))
+                notes.append(Caution(f"{name} of {names[source.path]} was left out: {error}"))
                 continue
             scans[name].append((source.subject, measured))
             if name == BLUR:
@@ -191,5 +195,5 @@ def _ncc(ours: MeasuredScan, theirs: MeasuredScan) -> tuple[float | None, str]:
         return None, str(error)
 
 
-def _file_name(method: str, source: ScanFile) -> str:
-    return f"{method.lower().replace(', ', '-').replace(' ', '-')}_{stem(source.path)}"
+def _file_name(method: str, source: str) -> str:
+    return f"{method.lower().replace(', ', '-').replace(' ', '-')}_{source}"

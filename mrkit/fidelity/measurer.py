@@ -48,12 +48,12 @@ class Measurer:
     def __init__(self, folder: Path, settings: Segmenting) -> None:
         self.folder, self.settings = folder, settings
 
-    def of_file(self, scan: ScanFile, side: str) -> MeasuredScan:
-        """Measure an image file, or return what was measured of the same bytes before."""
+    def of_file(self, scan: ScanFile, name: str) -> MeasuredScan:
+        """Measure an image file under a `name`, or return what was measured of the same bytes before."""
         volume = to_float32(load_volume(scan.path))
         labels = _labels_beside(scan.path) if self.settings.use_labels else ()
         key = f"{volume.meta['SourceSHA256']} {[_digest(p.read_bytes()) for p in labels]}"
-        return self.of_volume(volume, scan.weighting, f"{side}_{stem(scan.path)}", key, labels)
+        return self.of_volume(volume, scan.weighting, name, key, labels)
 
     def of_volume(
         self,
@@ -79,7 +79,9 @@ class Measurer:
             tags, tissues.grid, label_path, sidecar={"Description": "tissues under the fidelity facts"}, force=True
         )
         with atomic_write(facts_path, force=True) as temporary:
-            temporary.write_text(json.dumps(facts_to_json(facts), indent=1, default=finite) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(finite(facts_to_json(facts)), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+            )
         return MeasuredScan(volume, tissues.mask, facts)
 
     def brain_of(self, volume: Volume) -> Tensor:

@@ -56,7 +56,7 @@ class ImageOutput:
     def write(self, sidecar: Mapping[str, object], *, force: bool) -> list[Path]:
         """Write the image with its sidecar."""
         volume = self.volume if self.space_of is None else in_space_of(self.space_of, self.volume)
-        save_volume(volume, self.path, sidecar={**sidecar, **self.about}, force=force)
+        save_volume(volume, self.path, sidecar=_says(sidecar, self.about), force=force)
         return [self.path]
 
 
@@ -73,7 +73,7 @@ class TissueOutput:
     def write(self, sidecar: Mapping[str, object], *, force: bool) -> list[Path]:
         """Write the maps, each with its sidecar."""
         stem, space = self.names.tissue_stem(self.name), space_code(self.space_of.meta)
-        says = {**sidecar, **self.about}
+        says = _says(sidecar, self.about)
         return save_tissues(self.tissues, self.names.directory, stem, sidecar=says, force=force, space=space)
 
 
@@ -110,15 +110,21 @@ def bytes_output(path: Path, content: bytes) -> FileOutput:
 
 def json_output(path: Path, values: Mapping[str, object], *, indent: int = 2, sort_keys: bool = False) -> FileOutput:
     """Return the output of numbers as JSON; what is not finite becomes null."""
-    return text_output(path, json.dumps(finite(values), indent=indent, sort_keys=sort_keys) + "\n")
+    return text_output(path, json.dumps(finite(values), indent=indent, sort_keys=sort_keys, allow_nan=False) + "\n")
 
 
 def write_results(outputs: Sequence[Output], sidecar: Mapping[str, object], *, force: bool) -> list[Path]:
     """Write the results of a job in order and return their paths; `sidecar` is what all sidecars say.
 
+    Numbers that are not finite (a score that does not exist) become null: hours of work shall not be lost to one.
+
     Make pages and all other texts before: should that fail, no results without a report stay behind.
     """
     return [path for output in outputs for path in output.write(sidecar, force=force)]
+
+
+def _says(sidecar: Mapping[str, object], about: Mapping[str, object]) -> dict[str, object]:
+    return {key: finite(value) for key, value in {**sidecar, **about}.items()}
 
 
 def check_outputs(images: Iterable[Path], others: Iterable[Path], inputs: Iterable[Path], *, force: bool) -> None:

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from mrcore.io.sidecar import file_sha256
+from mrcore.io.sidecar import file_sha256, stem
 
 
 class Source(NamedTuple):
-    """A file that was read: what it is for, its name without its folder, and its SHA-256 (hex)."""
+    """A file that was read: what it is for, its name as `distinct_names` has it, and its SHA-256 (hex)."""
 
     role: str
     name: str
     sha256: str
+
+
+def distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the name of each file, with as many of its folders as tell it from others of that name.
+
+    Names alone do not tell `sub-01/T1w.nii.gz` from `sub-02/T1w.nii.gz`; whole paths would tell of the machine.
+    """
+    given = tuple(paths)
+    parts = {path: path.absolute().parts for path in given}
+    names = {}
+    for path in given:
+        others = {own for own in parts.values() if own != parts[path]}
+        n = 1
+        while any(own[-n:] == parts[path][-n:] for own in others):
+            n += 1
+        names[path] = "/".join(parts[path][-n:])
+    return names
+
+
+def distinct_stems(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return what the results of each image are named by: its name, after those of its folders where two are equal.
+
+    Two images of one folder that differ by their suffix alone keep one stem.
+    """
+    stems = {path: path.absolute().with_name(stem(path)) for path in paths}
+    names = distinct_names(dict.fromkeys(stems.values()))
+    return {path: names[bare].replace("/", "_") for path, bare in stems.items()}
 
 
 def installed_versions() -> dict[str, str]:
@@ -55,7 +82,8 @@ class Record:
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The files that were read."""
-        return tuple(Source(role, path.name, file_sha256(path)) for role, path in self.inputs.items())
+        names = distinct_names(self.inputs.values())
+        return tuple(Source(role, names[path], file_sha256(path)) for role, path in self.inputs.items())
 
     @property
     def settings(self) -> dict[str, object]:
@@ -63,7 +91,7 @@ class Record:
         return {**({} if self.seed is None else {"seed": self.seed}), **self.parameters}
 
     def sidecar(self) -> dict[str, object]:
-        """Return what every sidecar of the result says: names and SHA-256 of the inputs, not their folders."""
+        """Return what every sidecar of the result says: names and SHA-256 of the inputs, not where they lie."""
         hashes = {source.name: source.sha256 for source in self.sources}
         seed = {} if self.seed is None else {"Seed": self.seed}
         return {

@@ -29,13 +29,24 @@ _SHOWN = (
     "Manufacturer",
     "ManufacturersModelName",
     "MagneticFieldStrength",
+    "ProtocolName",
+    "SeriesDescription",
     "PulseSequenceName",
     "SequenceName",
+    "ScanningSequence",
+    "SequenceVariant",
+    "MRAcquisitionType",
     "RepetitionTime",
     "EchoTime",
     "InversionTime",
     "FlipAngle",
     "EchoTrainLength",
+    "PixelBandwidth",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "AcquisitionMatrixPE",
+    "ReconMatrixPE",
+    "BaseResolution",
     "SkullStripped",
     "GeneratedBy",
     "Sources",
@@ -63,16 +74,20 @@ def run(arguments: argparse.Namespace) -> int:
     from mrkit.info.inspection import inspect_file
 
     report = inspect_file(arguments.image)
-    text = json.dumps(as_json(report), indent=2, ensure_ascii=False) if arguments.json else as_text(report)
+    text = as_text(report)
+    if arguments.json:
+        text = json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text + "\n")
     return 0 if report.usable else 2
 
 
 def as_json(report: FileReport) -> dict[str, object]:
-    """Return the report as JSON values."""
+    """Return the report as JSON values; what is not finite becomes null."""
     from dataclasses import asdict
 
-    return {
+    from mrcore.io.sidecar import finite
+
+    values = {
         "path": str(report.path),
         "usable": report.usable,
         "format": report.format,
@@ -81,9 +96,11 @@ def as_json(report: FileReport) -> dict[str, object]:
         "skull_stripped": report.skull_stripped,
         "place": asdict(report.place) if report.place else None,
         "intensity": asdict(report.intensity) if report.intensity else None,
+        "resolution": list(report.resolution),
         "sidecar": dict(report.sidecar),
         "problems": [asdict(problem) for problem in report.problems],
     }
+    return {key: finite(value) for key, value in values.items()}
 
 
 def as_text(report: FileReport) -> str:
@@ -95,6 +112,7 @@ def as_text(report: FileReport) -> str:
         rows += _place_rows(report.place)
     if report.intensity is not None:
         rows += _intensity_rows(report.intensity)
+    rows += [("acquired", text) for text in report.resolution]
     rows += [(key, _short(report.sidecar[key])) for key in _SHOWN if key in report.sidecar]
     if not report.sidecar and report.format:
         rows.append(("sidecar", "none; sequence and field strength are not known"))

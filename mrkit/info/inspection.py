@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from mrcore.data.grid import Affine, Triple
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, MrkitError
+from mrcore.io.bids.checks import sidecar_problems
+from mrcore.io.bids.resolution import GEOMETRY_KEYS, stated_psf
 from mrcore.io.nifti_read import ImageFile, is_slice, read_image, slice_problem
-from mrcore.io.sidecar import read_sidecar, sidecar_path
-from mrcore.io.sidecar_checks import sidecar_problems
+from mrcore.io.sidecar import sidecar_path
+from mrcore.io.volumes import sidecar_and_warnings
 from mrcore.noise_estimate import estimate_noise
-from mrcore.notes import Problem, Severity
+from mrcore.notes import Problem, Severity, cautions
 from mrcore.segmentation.brainmask import is_skull_stripped
 
 _PERCENTILES = (1, 25, 50, 75, 99)
@@ -96,6 +98,7 @@ class FileReport:
         intensity: what the voxels hold.
         kind: what sort of scan this looks like, in words.
         skull_stripped: whether the skull has been removed.
+        resolution: how the scan was acquired where its sidecar says more than the voxels: gaps, interpolation.
         sidecar: keys of the JSON file beside the image.
         problems: everything found, errors first.
     """
@@ -107,6 +110,7 @@ class FileReport:
     intensity: IntensityFacts | None = None
     kind: str = "unknown"
     skull_stripped: bool | None = None
+    resolution: tuple[str, ...] = ()
     sidecar: Mapping[str, object] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
@@ -130,13 +134,16 @@ def inspect_file(path: Path) -> FileReport:
     except MrkitError as error:
         return FileReport(path, problems=(Problem(str(error)),))
     problems = list(image.problems)
-    try:
-        sidecar = read_sidecar(path)
-    except BadInputError as error:
-        sidecar = {}
-        problems.append(Problem(str(error), Severity.CAUTION))
+    sidecar, doubtful = sidecar_and_warnings(path)
+    problems += [Problem(text, Severity.CAUTION) for text in doubtful]
     place = _place(image)
     problems += sidecar_problems(sidecar, sidecar_path(path).name)
+    resolution: tuple[str, ...] = ()
+    if place is not None and not set(GEOMETRY_KEYS).isdisjoint(sidecar):
+        _, notes = stated_psf(sidecar, image.grid)
+        doubts = cautions(notes)
+        problems += [Problem(f"sidecar {sidecar_path(path).name}: {doubt}", Severity.CAUTION) for doubt in doubts]
+        resolution = tuple(note for note in notes if note not in doubts)
     stripped, intensity, is_quantity = None, None, isinstance(sidecar.get("Units"), str)
     if image.data is not None and not any(problem.fatal for problem in problems):
         volume = Volume(torch.from_numpy(image.data), image.grid, sidecar)
@@ -155,6 +162,7 @@ def inspect_file(path: Path) -> FileReport:
         intensity=intensity,
         kind=_kind(place, intensity, sidecar),
         skull_stripped=stripped,
+        resolution=resolution,
         sidecar=MappingProxyType(dict(sidecar)),
         problems=tuple(problems),
     )

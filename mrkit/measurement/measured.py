@@ -131,7 +131,7 @@ def as_values(found: Measured) -> dict[str, object]:
 
 def as_json(found: Measured) -> str:
     """Return `as_values` as text."""
-    return json.dumps(as_values(found), indent=2, ensure_ascii=False)
+    return json.dumps(as_values(found), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def as_text(found: Measured) -> str:

@@ -38,7 +38,12 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results; made if missing")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--voxel", type=positive, metavar="MM", help="voxel size over the field's own field of view")
-    where.add_argument("--like", type=Path, metavar="IMAGE", help="on the grid of this image, in the same world space")
+    where.add_argument(
+        "--like",
+        type=Path,
+        metavar="IMAGE",
+        help="on the grid of this file, in the same world space; it may hold anything: a scan, labels, many volumes",
+    )
     parser.add_argument("--force", action="store_true", help="replace results that exist")
     parser.set_defaults(run=run)
 

@@ -9,7 +9,7 @@ from inr.rendering import render
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid
-from mrcore.io.volumes import load_volume
+from mrcore.io.nifti_read import read_grid
 from mrkit.files.outputs import ImageOutput, Output, OutputNames, TissueOutput, check_outputs, write_results
 from mrkit.files.provenance import Record
 
@@ -30,9 +30,8 @@ def render_files(
     check_outputs([image, *names.tissues("")], [], inputs.values(), force=force)
     fitted = load_field(field)
     own = fitted.field.grid
-    source = load_volume(like) if like is not None else None
-    grid = source.grid if source is not None else covering_grid(own, voxel_mm or max(own.spacing_mm))
+    grid, space = read_grid(like) if like is not None else (covering_grid(own, voxel_mm or max(own.spacing_mm)), 0)
     volume, tissues = render(fitted, grid)
-    space_of = source if source is not None else Volume(volume.data, grid)
+    space_of = Volume(volume.data, grid, {"SpaceCode": space})
     outputs: list[Output] = [ImageOutput(image, volume, space_of), TissueOutput(names, "", tissues, space_of)]
     return write_results(outputs, Record(inputs, 0, {"VoxelMm": list(grid.spacing_mm)}).sidecar(), force=force)

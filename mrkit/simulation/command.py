@@ -121,7 +121,13 @@ def _add_geometry(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="voxel in mm, the slice thickness last (default: the protocol's)",
+        help="voxel in mm, the distance between slices last (default: the protocol's)",
+    )
+    group.add_argument(
+        "--slice-thickness",
+        type=positive,
+        metavar="MM",
+        help="slice thickness where it is not the distance between slices: less leaves gaps, more makes them overlap",
     )
     group.add_argument(
         "--slice-axis",

@@ -26,7 +26,7 @@ from mrkit.files.outputs import (
     text_output,
     write_results,
 )
-from mrkit.files.provenance import Record
+from mrkit.files.provenance import Record, distinct_names
 from mrkit.files.warn import warn_of
 from mrkit.report.report import build_page
 from mrkit.simulation.page import simulate_report
@@ -112,6 +112,7 @@ def job_of_simulation(arguments: argparse.Namespace) -> SimulateJob:
     """Return the job that the arguments of `mrkit simulate` describe."""
     changes = Changes(
         voxel_mm=tuple(arguments.voxel) if arguments.voxel else None,
+        slice_thickness_mm=arguments.slice_thickness,
         slice_axis=arguments.slice_axis,
         tilt_deg=tuple(arguments.tilt) if arguments.tilt else None,
         noise_fwhm_mm=tuple(arguments.noise_fwhm) if arguments.noise_fwhm else None,
@@ -215,7 +216,7 @@ def _outputs(job: SimulateJob, subject: Subject, result: SimulatedScan) -> list[
 def _record(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Record:
     protocol: dict[str, object] = {"Preset": job.preset}
     if job.like or job.protocol:
-        protocol = {"Like": [p.name for p in job.like], "Protocol": job.protocol and job.protocol.name}
+        protocol = {"Like": list(distinct_names(job.like).values()), "Protocol": job.protocol and job.protocol.name}
     tissues = {"Tissues": [path.name for path in job.common.tissues]} if job.common.tissues else {}
     parameters = {
         **protocol,

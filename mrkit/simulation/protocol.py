@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -11,7 +12,8 @@ from typing import cast
 from mrcore.data.acquisition import Acquisition, AxisPsf, Psf
 from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
-from mrcore.io.bids_sequence import sequence_from_sidecar
+from mrcore.io.bids.resolution import LARGEST_SHARE, SMALLEST_SHARE
+from mrcore.io.bids.sequence import sequence_from_sidecar
 from mrcore.io.sidecar import read_json
 from mrcore.signals.tissue import TISSUE_TABLE
 from mrcore.signals.tissue_table import load_tissue_table
@@ -36,6 +38,8 @@ class Changes:
 
     Attributes:
         voxel_mm: nominal voxel along the scan's axes, the slice last; widths of the PSF change in proportion.
+        slice_thickness_mm: width of the slice profile where it is not the distance between slices, which is the
+            voxel's last size: slices with gaps, or overlapping ones. They are not band-limited across.
         slice_axis: world axis (R, A or S) nearest to the slice axis.
         tilt_deg: rotation of the scan's axes about R, then A, then S.
         noise_fwhm_mm: FWHM of the kernel that colours the noise; 0 white.
@@ -44,6 +48,7 @@ class Changes:
     """
 
     voxel_mm: Triple | None = None
+    slice_thickness_mm: float | None = None
     slice_axis: str | None = None
     tilt_deg: Triple | None = None
     noise_fwhm_mm: Triple | None = None
@@ -98,6 +103,8 @@ def changed(preset: Preset, changes: Changes) -> Preset:
     acquisition = preset.acquisition
     if changes.voxel_mm is not None:
         acquisition = with_voxel(acquisition, changes.voxel_mm)
+    if changes.slice_thickness_mm is not None:
+        acquisition = with_slice_thickness(acquisition, changes.slice_thickness_mm)
     fields = ("slice_axis", "tilt_deg", "noise_fwhm_mm", "n_channels")
     acquisition = replace(acquisition, **{name: given[name] for name in fields if name in given})
     listed = ", ".join(
@@ -114,5 +121,25 @@ def with_voxel(acquisition: Acquisition, voxel_mm: Triple) -> Acquisition:
     return replace(acquisition, voxel_mm=voxel_mm, psf=cast("Psf", psf))
 
 
+def with_slice_thickness(acquisition: Acquisition, thickness_mm: float) -> Acquisition:
+    """Return the acquisition with slices of another thickness at the same distance.
+
+    Raises:
+        BadInputError: a thickness that no slice has.
+    """
+    spacing_mm = acquisition.voxel_mm[2]
+    if not SMALLEST_SHARE <= thickness_mm / spacing_mm <= LARGEST_SHARE:
+        raise BadInputError(
+            f"slices of {thickness_mm:g} mm do not go with a distance of {spacing_mm:g} mm between them; the thickness "
+            f"is in mm, from {SMALLEST_SHARE:g} to {LARGEST_SHARE:g} of the distance"
+        )
+    if math.isclose(thickness_mm, spacing_mm, rel_tol=1e-3):
+        return acquisition
+    first, second, across = acquisition.psf
+    wide = _scaled(across, thickness_mm / spacing_mm)
+    return replace(acquisition, psf=(first, second, replace(wide, truncate=False, taper=0.0, band_mm=0.0)))
+
+
 def _scaled(psf: AxisPsf, factor: float) -> AxisPsf:
-    return replace(psf, gaussian_fwhm_mm=psf.gaussian_fwhm_mm * factor, box_mm=psf.box_mm * factor)
+    widths = {name: getattr(psf, name) * factor for name in ("gaussian_fwhm_mm", "box_mm", "band_mm")}
+    return replace(psf, **widths)

@@ -207,7 +207,8 @@ def _preset_of(
     if len(presets) == 1:
         return presets[0], notes
     mean, target = mean_like(presets)
-    return replace(mean, snr=target.draw(seed, str(volume.meta.get("SourceFile", "")))), notes
+    # By content: images of two people may have one name, and shall not have one draw.
+    return replace(mean, snr=target.draw(seed, str(volume.meta.get("SourceSHA256", "")))), notes
 
 
 def _drawn(artefacts: Artefacts | ArtefactRange, volume: Volume, acquisition: Acquisition, seed: int) -> Artefacts:

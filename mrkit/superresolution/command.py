@@ -26,6 +26,7 @@ examples:
   mrkit superresolve sub-01_T1w.nii.gz out/ --voxel 1.0 --seed 1
   mrkit superresolve sub-01_T1w.nii.gz out/ --preview             a smooth image in seconds: is the input right?
   mrkit superresolve sub-01_T1w.nii.gz out/ --uncertainty 6       with maps of how far to trust it
+  mrkit superresolve sub-01_T2w.nii.gz out/ --slice-thickness 4   slices of 4 mm every 5 mm; else by the sidecar
   mrkit superresolve sub-01_T1w.nii.gz out/ --compare             every method on this scan, in one table
   mrkit superresolve ax_T1w.nii.gz cor_T1w.nii.gz sag_T1w.nii.gz out/    several scans of one person, one image
   mrkit superresolve out/t1_ulf.nii.gz out/ --tissues out/on_the_scan_grid_dseg.nii.gz
@@ -43,11 +44,13 @@ writes into OUT, for an input IMAGE.nii.gz:
   IMAGE_sr_comparison.json            with --compare: the table of the report
   IMAGE_sr_report.html                pictures of all of them in three planes
 
-Of several scans each contrast gets one IMAGE_sr, named by its first scan and on the axes of the first scan of all; they
-are aligned within the fit, and share the tissues. Poses, scales and the weights of slices are in the sidecars. All
-options work alike: --init serves the contrast whose scans it explains best, --contrast-of that of its own weighting.
+Of several scans each contrast gets one IMAGE_sr, named by its first scan (and by its folder, ses-1_T1w_sr, where two
+scans have one name) and on the axes of the first scan of all; they are aligned within the fit, and share the tissues.
+Poses, scales and the weights of slices are in the sidecars. All options work alike: --init serves the contrast whose
+scans it explains best, --contrast-of that of its own weighting.
 
-The noise of the scan is estimated, its protocol is read from the .json beside it where mrkit wrote one.
+The noise of the scan is estimated. Its point spread is read from the .json beside it: as mrkit wrote it, or from slice
+thickness and acquired matrix as dcm2niix writes them.
 --uncertainty and --compare take many fits. Each finished one is kept in OUT/.IMAGE_members until all results are
 written: the same command, run again after an interruption, goes on where it was."""
 
@@ -78,6 +81,7 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="voxel size of the result in mm (default: %(default)s)",
     )
+    _add_resolution(parser)
     _add_fit(parser)
     _add_contrast(parser)
     _add_trust(parser)
@@ -85,6 +89,25 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
     add_run(parser)
     _add_device(parser)
     parser.set_defaults(run=run)
+
+
+def _add_resolution(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("resolution of the scan, where its voxels do not tell it")
+    group.add_argument(
+        "--slice-thickness",
+        type=positive,
+        metavar="MM",
+        help="width of the slice profile: less than the distance between slices where there are gaps, more where they "
+        "overlap (default: SliceThickness in the sidecar, else the voxel)",
+    )
+    group.add_argument(
+        "--acquired-voxel",
+        type=positive,
+        nargs=2,
+        metavar=("X", "Y"),
+        help="acquired voxel in mm along the two axes in plane, of a scan that was interpolated to finer ones "
+        "(default: by acquired and reconstructed matrix in the sidecar, else the voxel)",
+    )
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -206,6 +229,8 @@ def run(arguments: argparse.Namespace) -> int:
         save_field=arguments.save_field,
         preview=arguments.preview,
         device=arguments.device,
+        slice_thickness_mm=arguments.slice_thickness,
+        acquired_voxel_mm=tuple(arguments.acquired_voxel) if arguments.acquired_voxel else None,
         contrast_of=arguments.contrast_of,
         gauge=Gauge(arguments.gauge),
     )

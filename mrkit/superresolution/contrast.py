@@ -21,7 +21,7 @@ from torch import Tensor
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
-from mrcore.io.bids_sequence import sequence_from_sidecar
+from mrcore.io.bids.sequence import sequence_from_sidecar
 from mrcore.notes import Caution, prefixed
 from mrcore.random import seeded
 from mrkit.anatomy.brain import to_float32

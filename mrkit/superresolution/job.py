@@ -15,10 +15,10 @@ from inr.losses import Misfit, absolute_misfit, rician_misfit
 from inr.rendering import render
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
-from mrcore.io.sidecar import file_sha256, software_version, stem
+from mrcore.io.sidecar import file_sha256, software_version
 from mrcore.io.volumes import load_volume
 from mrcore.segmentation.tissues import Segmenter
-from mrkit.anatomy.finding import weighting_of
+from mrkit.anatomy.finding import weighting_cautions, weighting_of
 from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.anatomy.subject import Subject, read_subject
 from mrkit.devices import device_of
@@ -35,7 +35,7 @@ from mrkit.files.outputs import (
     text_output,
     write_results,
 )
-from mrkit.files.provenance import Record
+from mrkit.files.provenance import Record, distinct_names, distinct_stems
 from mrkit.files.warn import warn_of
 from mrkit.report.report import build_page
 from mrkit.simulation.protocol import Gauge
@@ -71,11 +71,13 @@ class SuperresolveJob:
         save_field: whether the field is written.
         preview: whether the fit is left out.
         device: torch device of the fits.
+        slice_thickness_mm: of every scan, in place of what its sidecar says.
+        acquired_voxel_mm: acquired voxel of every scan in plane, likewise.
         contrast_of: high-field image to whose contrast the result is mapped, too.
         gauge: what fixes the gains of that mapping.
 
     Raises:
-        BadInputError: options that contradict each other, or two scans whose files have one name.
+        BadInputError: options that contradict each other, or two scans of one folder and one name.
     """
 
     common: Job
@@ -91,16 +93,21 @@ class SuperresolveJob:
     save_field: bool = False
     preview: bool = False
     device: str = "cpu"
+    slice_thickness_mm: float | None = None
+    acquired_voxel_mm: tuple[float, float] | None = None
     contrast_of: Path | None = None
     gauge: Gauge = Gauge.ABSOLUTE
 
     def __post_init__(self) -> None:
         if self.preview and (self.n_members or self.compare or self.save_field):
             raise BadInputError("--preview makes no fit, so it has no uncertainty, comparison or field; leave one out")
-        stems = [stem(path) for path in self.scans]
+        stems = [names.stem for names in self.names]
         twice = sorted({name for name in stems if stems.count(name) > 1})
         if twice:
-            raise BadInputError(f"results are named by their scans; two are named '{twice[0]}': rename one")
+            raise BadInputError(
+                f"results are named by their scans, and two of one folder are named '{twice[0]}': rename one, or give "
+                "each once"
+            )
 
     @property
     def scans(self) -> tuple[Path, ...]:
@@ -109,8 +116,9 @@ class SuperresolveJob:
 
     @property
     def names(self) -> tuple[OutputNames, ...]:
-        """Where the results of each scan go."""
-        return tuple(OutputNames(self.common.out, stem(path)) for path in self.scans)
+        """Where the results of each scan go; scans of one name are told by their folders."""
+        stems = distinct_stems(self.scans)
+        return tuple(OutputNames(self.common.out, stems[path]) for path in self.scans)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -122,12 +130,12 @@ class SuperresolveJob:
     @property
     def field(self) -> Path:
         """The fitted field."""
-        return self.common.names.file(f"sr_field{FIELD_SUFFIX}")
+        return self.names[0].file(f"sr_field{FIELD_SUFFIX}")
 
     @property
     def table(self) -> Path:
         """The comparison."""
-        return self.common.names.file("sr_comparison.json")
+        return self.names[0].file("sr_comparison.json")
 
     @property
     def others_written(self) -> list[Path]:
@@ -135,7 +143,7 @@ class SuperresolveJob:
         return [
             *([self.field] if self.save_field else []),
             *([self.table] if self.compare else []),
-            *([self.common.names.report("sr")] if self.common.with_report else []),
+            *([self.names[0].report("sr")] if self.common.with_report else []),
         ]
 
     def images(self, leads: list[int]) -> list[Path]:
@@ -148,7 +156,7 @@ class SuperresolveJob:
             *of_contrasts,
             *mapped,
             *(names.image("residualz") for names in self.names),
-            *self.common.names.tissues("sr"),
+            *self.names[0].tissues("sr"),
         ]
 
 
@@ -159,11 +167,13 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
     comparison are kept beside the results until these are written.
     """
     common = job.common
-    check_outputs([common.names.image("sr")], job.others_written, job.files.values(), force=common.force)
+    check_outputs([job.names[0].image("sr")], job.others_written, job.files.values(), force=common.force)
     device = device_of(job.device)
     subject = read_subject(common)
     scans = [subject.volume, *map(load_volume, job.others)]
     weightings = [subject.weighting]
+    for scan in scans[1:]:
+        warn_of(weighting_cautions(scan))
     weightings += [weighting_of(scan, path.name) for scan, path in zip(scans[1:], job.others, strict=True)]
     leads = [weightings.index(name) for name in dict.fromkeys(weightings)]
     check_outputs(job.images(leads), job.others_written, job.files.values(), force=common.force)
@@ -180,6 +190,8 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         tissues=subject.tissues,
         segmenter=_segmenter(job, subject, weightings),
         weightings=weightings,
+        slice_thickness_mm=job.slice_thickness_mm,
+        acquired_voxel_mm=job.acquired_voxel_mm,
         seed=common.seed,
         settings=None if job.tv_weight is None else replace(FitSettings(), tv_weight=job.tv_weight),
         prior=denoiser if job.prior == "denoiser" else None,
@@ -199,7 +211,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
     outputs = _outputs(job, scans, weightings, result)
     if common.with_report:
         page = build_page(superresolve_report(scans, weightings, result, record))
-        outputs.append(text_output(common.names.report("sr"), page))
+        outputs.append(text_output(job.names[0].report("sr"), page))
     written = write_results(outputs, record.sidecar(), force=common.force)
     members.remove()
     return written
@@ -223,7 +235,7 @@ def _members(job: SuperresolveJob, weightings: list[str]) -> Kept:
     """Return where finished fits are kept: they serve only the same files, options and version."""
     hashes = [file_sha256(path) for path in job.files.values()]
     purpose = [software_version(), hashes, _parameters(job, weightings), job.common.seed]
-    names = job.common.names
+    names = job.names[0]
     return Kept(names.directory / f".{names.stem}_members", json.dumps(purpose, default=str))
 
 
@@ -236,7 +248,7 @@ def _outputs(job: SuperresolveJob, scans: list[Volume], weightings: list[str], r
         about = {**_lasting(scans[number]), **finer}
         for kind, (volume, more) in _images(job, result, contrast).items():
             outputs.append(ImageOutput(job.names[number].image(kind), volume, first, {**about, **more}))
-    outputs.insert(1, TissueOutput(job.common.names, "sr", result.tissues, first, {**_lasting(first), **finer}))
+    outputs.insert(1, TissueOutput(job.names[0], "sr", result.tissues, first, {**_lasting(first), **finer}))
     text = {
         "Description": "(scan - prediction) / noise sd, on the grid of the scan",
         "Units": "noise standard deviations",
@@ -280,7 +292,11 @@ def _images(
 
 
 def _parameters(job: SuperresolveJob, weightings: list[str]) -> dict[str, object]:
-    several = {"Weightings": weightings} if job.others else {}
+    several: dict[str, object] = {"Weightings": weightings} if job.others else {}
+    if job.slice_thickness_mm is not None:
+        several["SliceThicknessMm"] = job.slice_thickness_mm
+    if job.acquired_voxel_mm is not None:
+        several["AcquiredVoxelMm"] = list(job.acquired_voxel_mm)
     return {
         "VoxelMm": job.voxel_mm,
         "Weighting": weightings[0],
@@ -309,9 +325,10 @@ def _record(job: SuperresolveJob, weightings: list[str], result: SuperResolved) 
 
 def _stacks(job: SuperresolveJob, weightings: list[str], result: SuperResolved) -> list[dict[str, object]]:
     """Return poses, scales and slice weights that were found."""
+    files = distinct_names(job.scans)
     return [
         {
-            "Scan": path.name,
+            "Scan": files[path],
             "Weighting": name,
             "TurnDeg": list(stack.pose.turn_deg),
             "ShiftMm": list(stack.pose.shift_mm),

@@ -20,7 +20,7 @@ from mrcore.noise_estimate import NoiseEstimate
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
 from mrkit.anatomy.brain import to_float32
-from mrkit.anatomy.finding import Notes, find_tissues, weighting
+from mrkit.anatomy.finding import Notes, find_tissues, weighting, weighting_cautions
 from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.progress import stages
 from mrkit.superresolution.lattice import foreground_of, lattice_for, mask_tissues, on_lattice
@@ -99,6 +99,7 @@ def prepare(
     """
     given = [to_float32(scan) for scan in ([scans] if isinstance(scans, Volume) else scans)]
     names = _weightings(given, weightings)
+    doubts = [] if weightings is not None else [caution for scan in given for caution in weighting_cautions(scan)]
     require_finer(voxel_mm, given[0].grid)
     segmented = segmented_scan(names, given=mask is not None or tissues is not None)
     segmenter = segmenter or segmenter_named("mrkit", names[segmented])
@@ -125,7 +126,7 @@ def prepare(
         ready,
         tissues=first,
         resegment=None if tissues is not None else resegment,
-        notes=tuple(dict.fromkeys((*found, *ready.notes))),
+        notes=tuple(dict.fromkeys((*doubts, *found, *ready.notes))),
     )
 
 
@@ -135,11 +136,15 @@ def segmented_scan(weightings: Sequence[str], *, given: bool) -> int:
 
 
 def require_finer(voxel_mm: float, scan_grid: Grid) -> None:
-    """Raise BadInputError unless `voxel_mm` lies between 0.2 mm and the scan's largest voxel."""
-    if not 0.2 <= voxel_mm <= max(scan_grid.spacing_mm):
+    """Raise BadInputError unless `voxel_mm` lies between 0.2 mm and the scan's largest voxel, which it may equal.
+
+    At the scan's own voxel the fit takes out blur and noise. Headers hold sizes in float32, so "equal" is to 0.1 %.
+    """
+    largest_mm = max(scan_grid.spacing_mm)
+    if not 0.2 <= voxel_mm <= 1.001 * largest_mm:
         raise BadInputError(
-            f"the output voxel must lie between 0.2 mm and the scan's largest voxel "
-            f"({max(scan_grid.spacing_mm):.3g} mm), got {voxel_mm} mm"
+            f"the output voxel must lie between 0.2 mm and the scan's largest voxel ({largest_mm:.3g} mm), got "
+            f"{voxel_mm} mm"
         )
 
 
@@ -160,7 +165,7 @@ def _one(
     relative = relative_to_wm(scan, seen)
     noise_sd = relative.noise.sd / relative.scale
     lattice, output_grid = lattice_for(relative.scan, voxel_mm)
-    psf, note = psf_of(scan)
+    psf, notes = psf_of(scan)
     operator = imaging_operator(lattice, scan.grid, psf)
     interpolated = cubic(relative.scan, lattice).data
     on_fine = on_lattice(seen, lattice)
@@ -179,7 +184,7 @@ def _one(
         foreground=foreground,
         tissues=on_fine,
         resegment=None,
-        notes=(*relative.notes, note),
+        notes=(*relative.notes, *notes),
     )
 
 

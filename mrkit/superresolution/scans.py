@@ -9,10 +9,11 @@ import numpy as np
 
 from inr.scans.alignment import Pose, pose_of, posed
 from inr.scans.stacks import Stack, Stacks
-from mrcore.data.acquisition import Psf, from_json, gaussian_psf
+from mrcore.data.acquisition import Psf, from_json
 from mrcore.data.grid import Grid, Triple
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
+from mrcore.io.bids.resolution import NOTHING_GIVEN, GivenResolution, stated_psf
 from mrcore.noise_estimate import NoiseEstimate, estimate_noise
 from mrcore.notes import Caution
 from mrcore.spatial.registration import Matrix, RegisterSettings, register
@@ -22,6 +23,8 @@ from ulfsim.measurement.contrast import tissue_cores
 
 SMALLEST_NOISE = 1e-3
 """Least noise sd relative to WM: a noise-free scan would make the data term infinitely stiff."""
+GIVEN_KEY = "GivenResolution"
+"""Key of a scan's `meta` under which `with_resolution` puts what its user says."""
 FIRST_ALIGNMENT = RegisterSettings(dof=6, levels_mm=(8.0, 4.0))
 FAR_DEG, FAR_MM = 10.0, 15.0
 """Motion between scans of one session beyond which headers or the alignment are to be doubted."""
@@ -49,14 +52,25 @@ def relative_to_wm(scan: Volume, tissues: TissueMap) -> RelativeScan:
     return RelativeScan(Volume(scan.data / scale, scan.grid, scan.meta), noise, scale, notes)
 
 
-def psf_of(scan: Volume) -> tuple[Psf, str]:
-    """Return the point spread that the sidecar states for this grid, else the assumed one, and a note on which."""
+def with_resolution(scan: Volume, given: GivenResolution) -> Volume:
+    """Return the scan with what its user says of its resolution, which `psf_of` takes before all else."""
+    return scan if given == NOTHING_GIVEN else Volume(scan.data, scan.grid, {**scan.meta, GIVEN_KEY: given})
+
+
+def psf_of(scan: Volume) -> tuple[Psf, Notes]:
+    """Return the point spread of a scan, and notes on where it is from.
+
+    What the user gave comes first, then what a sidecar of mrkit states for this grid, then what that of a converter
+    says of slices and acquired matrix; one voxel on every axis where nothing is said.
+    """
+    given = scan.meta.get(GIVEN_KEY)
+    if isinstance(given, GivenResolution):
+        return stated_psf(scan.meta, scan.grid, given)
     if "Acquisition" in scan.meta:
         acquisition = from_json(scan.meta)
         if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
-            return acquisition.psf, "point spread: from the scan's sidecar"
-    note = "point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis"
-    return gaussian_psf(scan.grid.spacing_mm), note
+            return acquisition.psf, ("point spread: from the scan's sidecar",)
+    return stated_psf(scan.meta, scan.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +157,9 @@ def _stack(scan: Volume, motion: Matrix, tissues: TissueMap) -> _Part:
     if not bool(there.mask.any()):
         raise BadInputError("two of the scans do not overlap; check their headers, or give those of one person only")
     relative = relative_to_wm(scan, TissueMap(there.prob, there.names, scan.grid))
-    psf, note = psf_of(scan)
+    psf, notes = psf_of(scan)
     stack = Stack(relative.scan, relative.noise.sd / relative.scale, psf)
-    return _Part(stack, relative.noise, relative.scale, (*relative.notes, note))
+    return _Part(stack, relative.noise, relative.scale, (*relative.notes, *notes))
 
 
 def _pose(motion: Matrix, grid: Grid) -> Pose:

@@ -17,6 +17,7 @@ from inr.scans.stacks import Stack, Stacks
 from inr.voxels import cubic
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
+from mrcore.io.bids.resolution import GEOMETRY_KEYS, GivenResolution
 from mrcore.noise import residual_z
 from mrcore.notes import Caution, prefixed
 from mrcore.segmentation.tissues import Segmenter
@@ -39,7 +40,7 @@ from mrkit.superresolution.fitting import (
     started_from,
 )
 from mrkit.superresolution.prepare import Prepared, prepare
-from mrkit.superresolution.scans import motion_notes
+from mrkit.superresolution.scans import GIVEN_KEY, motion_notes, with_resolution
 from mrkit.superresolution.trust import KeepMember, Trust, kept_members, trust
 
 
@@ -125,6 +126,8 @@ def superresolve(
     tissues: TissueMap | None = None,
     segmenter: Segmenter | None = None,
     weightings: Sequence[str] | None = None,
+    slice_thickness_mm: float | None = None,
+    acquired_voxel_mm: tuple[float, float] | None = None,
     seed: int = 0,
     settings: FitSettings | None = None,
     prior: Prior | None = None,
@@ -146,13 +149,16 @@ def superresolve(
 
     Args:
         scans: a magnitude scan, or several of one person; where the `meta` of one holds an `Acquisition`, its PSF is
-            taken from there, else it is a Gaussian of one voxel with truncation. The first sets the frame.
+            taken from there, else it is a Gaussian of the slice thickness and the acquired voxel that the keys of a
+            BIDS sidecar state, of one voxel where they state none, with truncation. The first sets the frame.
         voxel_mm: isotropic output voxel; the output covers the first scan's field of view along its axes.
         mask: brain mask (bool) on the first scan's grid; found otherwise.
         tissues: initial tissue maps on the first scan's grid; found by `segmenter` otherwise.
         segmenter: what finds the initial tissues, in the first scan where `mask` is given, else in the first T1w, else
             in the first; by default mrkit's HMRF-EM for the weighting of that scan.
         weightings: BIDS suffix of each scan; told from sidecars and names otherwise.
+        slice_thickness_mm: of every scan, in place of what its `meta` says.
+        acquired_voxel_mm: acquired voxel of every scan along the two axes that lie in its slices, likewise.
         seed: of the field's first state.
         settings: of the fit; without them the weight of total variation, where no prior takes its place, is chosen by
             held-out voxels of the scans.
@@ -176,7 +182,10 @@ def superresolve(
         GridMismatchError: mask or tissues on another grid than the first scan.
     """
     place = device_of(device)
-    given = [to_float32(scan) for scan in ([scans] if isinstance(scans, Volume) else scans)]
+    resolution = GivenResolution(slice_thickness_mm, acquired_voxel_mm)
+    given = [
+        with_resolution(to_float32(scan), resolution) for scan in ([scans] if isinstance(scans, Volume) else scans)
+    ]
     if contrast_of is not None:
         require_same_weighting(weightings or map(weighting, given), contrast_of)
     plain = prepare(
@@ -309,7 +318,8 @@ def _result(
 
 def _lasting(meta: Mapping[str, object]) -> dict[str, object]:
     """Return what of a scan's `meta` holds for what is made of it."""
-    return {key: value for key, value in meta.items() if key not in ("Acquisition", "Simulation")}
+    own = ("Acquisition", "Simulation", GIVEN_KEY, *GEOMETRY_KEYS)
+    return {key: value for key, value in meta.items() if key not in own}
 
 
 def _mapped(

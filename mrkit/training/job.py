@@ -28,6 +28,7 @@ from mrcore.io.volumes import load_volume
 from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from mrcore.training import TrainSettings, train
+from mrkit.files.provenance import distinct_names
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
 SETTINGS = {2: DenoiserSettings(2, (64, 96, 128), 2), 3: DenoiserSettings(3, (48, 64, 64), 2)}
@@ -101,17 +102,22 @@ def train_denoiser(job: TrainJob) -> Path:
 
 def _anatomies(job: TrainJob) -> tuple[list[Anatomy], tuple[TrainingSource, ...]]:
     found, sources = [], []
-    for path in _files(job.images, IMAGE_SUFFIXES):
+    images, maps, labels = (
+        _files(given, suffixes)
+        for given, suffixes in ((job.images, IMAGE_SUFFIXES), (job.maps, (".npz",)), (job.labels, IMAGE_SUFFIXES))
+    )
+    names = distinct_names([*images, *maps, *labels])
+    for path in images:
         volume = load_volume(path)
-        found.append(image_anatomy(path.name, volume.data, volume.grid))
-        sources.append(TrainingSource(path.name, file_sha256(path), str(volume.meta.get("License", "not stated"))))
-    for path in _files(job.maps, (".npz",)):
+        found.append(image_anatomy(names[path], volume.data, volume.grid))
+        sources.append(TrainingSource(names[path], file_sha256(path), str(volume.meta.get("License", "not stated"))))
+    for path in maps:
         found.append(_maps(path))
-        sources.append(TrainingSource(path.name, file_sha256(path)))
-    for path in _files(job.labels, IMAGE_SUFFIXES):
+        sources.append(TrainingSource(names[path], file_sha256(path)))
+    for path in labels:
         volume = load_volume(path)
-        found.append(label_anatomy(path.name, volume.data, volume.grid))
-        sources.append(TrainingSource(path.name, file_sha256(path), str(volume.meta.get("License", "not stated"))))
+        found.append(label_anatomy(names[path], volume.data, volume.grid))
+        sources.append(TrainingSource(names[path], file_sha256(path), str(volume.meta.get("License", "not stated"))))
     for number in range(job.n_heads):
         head = digital_head(head_grid(192, 192.0), seed=number, skull=bool(number % 2))
         found.append(maps_anatomy(f"digital head {number}", head.t1_s, head.t2_s, head.pd, (0, 1, 2)))

@@ -12,7 +12,7 @@ from mrcore.io.atomic import refuse_existing
 from mrcore.io.sidecar import stem
 from mrcore.io.volumes import load_volume
 from mrkit.files.outputs import ImageOutput, OutputNames, check_outputs, write_results
-from mrkit.files.provenance import Record
+from mrkit.files.provenance import Record, distinct_names
 from ulfsim.plan import plan_scan
 from ulfsim.transfer import TransferFunction, degrade, load_transfer, save_transfer
 from ulfsim.transfer_fit import ScanPair, fit_transfer
@@ -34,8 +34,9 @@ def fit_files(
     if out.suffix != ".npz":
         raise BadInputError(f"a transfer function is saved as .npz, got '{out.name}'")
     refuse_existing([out], force=force)
+    names = distinct_names(scans)
     pairs = [
-        ScanPair(f"{high.name} {low.name}", load_volume(high), load_volume(low))
+        ScanPair(f"{names[high]} {names[low]}", load_volume(high), load_volume(low))
         for high, low in zip(scans[::2], scans[1::2], strict=True)
     ]
     found = fit_transfer(pairs, smoothness=smoothness)

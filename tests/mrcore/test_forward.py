@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from operators import blob, centroid_mm, grid, numbers, positions_mm, rotation
+from scipy import signal
 
 from mrcore.data.acquisition import DELTA_PSF, AxisPsf, fse_decay, gaussian_psf
 from mrcore.data.grid import Grid, directions, grid_about, to_world
@@ -186,6 +187,17 @@ def test_decay_by_hand():
     psf = AxisPsf(decay_at_edge=fse_decay(0.08, 0.1))
     expected = [1, math.exp(-0.4), math.exp(-0.4), math.exp(-0.8 * 0.9995)]
     np.testing.assert_allclose(transfer_function(k, psf, 2.5), expected, rtol=1e-12)
+
+
+def test_a_band_that_ends_before_the_voxels_is_zero_filling():
+    """25 samples of 2.4 mm, interpolated to 50 by zeros in k-space."""
+    image = numbers(60, seed=3)
+    coarse = axis_matrix(60, np.arange(25) * 2.4, 1.0, AxisPsf(3.0), 2.4) @ image
+    fine = axis_matrix(60, np.arange(50) * 1.2, 1.0, AxisPsf(3.0, band_mm=2.4), 1.2) @ image
+    np.testing.assert_allclose(fine, signal.resample(coarse.numpy(), 50), atol=1e-12)
+    # A band beyond the voxel's own changes nothing.
+    wide = axis_matrix(60, np.arange(25) * 2.4, 1.0, AxisPsf(3.0, band_mm=1.0), 2.4) @ image
+    np.testing.assert_array_equal(wide, coarse)
 
 
 def test_a_taper_lowers_the_ringing_of_an_edge():

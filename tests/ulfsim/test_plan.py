@@ -128,3 +128,21 @@ def test_coarse_objects_can_be_scanned(spacing_mm, voxel_mm, shape):
     centre = (2.0 + spacing_mm, 3.0, -1.0)
     image = plan.operator(blob(where, centre, 1.5 * spacing_mm))
     np.testing.assert_allclose(centroid_mm(image, plan.scan_grid), centre, atol=0.03 * spacing_mm)
+
+
+def test_a_sheared_object_is_scanned_along_axes_at_right_angles():
+    """A matrix with shears, as registrations leave it in headers; no scanner samples such a lattice."""
+    affine = OBJECTS["RAS"].affine.copy()
+    affine[:3, 1] += 0.3 * affine[:3, 0]
+    sheared = Grid(OBJECTS["RAS"].shape, affine)
+    plan = plan_scan(sheared, acquisition(), F64)
+    axes = directions(plan.scan_grid)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-12)
+    assert plan.scan_grid.spacing_mm == pytest.approx(VOXEL)
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in sheared.shape))))
+    inside = to_voxel(plan.scan_grid, to_world(sheared, corners))
+    assert (inside > -1).all()
+    assert (inside < np.array(plan.scan_grid.shape)).all()
+    centre = to_world(sheared, np.array([22.0, 25.0, 23.0]))
+    image = plan.operator(blob(sheared, tuple(centre), 3.5))
+    np.testing.assert_allclose(centroid_mm(image, plan.scan_grid), centre, atol=0.02)

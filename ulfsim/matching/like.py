@@ -11,11 +11,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence, gaussian_psf
+from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence
 from mrcore.data.grid import Triple
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
-from mrcore.io.bids_sequence import field_from_sidecar, sequence_from_sidecar
+from mrcore.io.bids.resolution import stated_psf
+from mrcore.io.bids.sequence import field_from_sidecar, sequence_from_sidecar
+from mrcore.io.bids.values import time_s
 from ulfsim.measurement.contrast import ContrastStats
 from ulfsim.plan import scan_axes, slice_axis_of
 from ulfsim.protocols.presets import FIELD_T, PSF_SOURCE, Preset
@@ -33,8 +35,8 @@ def preset_like(scan: Volume, stats: ContrastStats, weighting: str) -> Preset:
     """Return the preset that a real scan and its measured contrast stand for, so that a simulation can be like it.
 
     Field and sequence come from the sidecar of `scan` where it has them (field 64 mT otherwise). The voxel is the
-    nominal one of the file, the last being the largest; the PSF is a Gaussian of one voxel FWHM with truncation and
-    the noise is white: `ulfsim.matching.matched` measures both.
+    nominal one of the file, the last being the largest; the PSF is what the sidecar says of slices and acquired matrix,
+    else a Gaussian of one voxel FWHM with truncation, and the noise is white: `ulfsim.matching.matched` measures both.
 
     Raises:
         BadInputError: a tissue that is lost in noise, or noise of 0.
@@ -48,10 +50,12 @@ def preset_like(scan: Volume, stats: ContrastStats, weighting: str) -> Preset:
     slice_axis = slice_axis_of(scan.grid)
     voxel_mm = in_order(scan.grid.spacing_mm, scan_axes(scan.grid, slice_axis))
     sequence, field_t, sequence_notes = _sequence(scan.meta, weighting)
-    acquisition = Acquisition(field_t, voxel_mm, sequence, psf=gaussian_psf(voxel_mm), slice_axis=slice_axis)
+    along, psf_notes = stated_psf(scan.meta, scan.grid)
+    first, second, third = (along[axis] for axis in scan_axes(scan.grid, slice_axis))
+    acquisition = Acquisition(field_t, voxel_mm, sequence, psf=(first, second, third), slice_axis=slice_axis)
     source = f"measured in {scan.meta.get('SourceFile', 'the reference scan')}; noise: {stats.noise_method}"
     snr = dict(zip(stats.names, stats.snr, strict=True))
-    return Preset("like", acquisition, snr, "; ".join((source, *sequence_notes, PSF_SOURCE)))
+    return Preset("like", acquisition, snr, "; ".join((source, *sequence_notes, *psf_notes, PSF_SOURCE)))
 
 
 def mean_like(presets: Many[Preset], tolerance: float = 0.05) -> tuple[Preset, TargetSnr]:
@@ -107,11 +111,10 @@ def _known(meta: Mapping[str, object], weighting: str) -> PulseSequence:
     """Return what an incomplete sidecar states in plain, plausible numbers."""
     sequence = PulseSequence(weighting)
     for name, key in _BIDS_KEYS.items():
-        value = meta.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-            given: dict[str, Any] = {name: float(value)}
-            with suppress(BadInputError):
-                sequence = replace(sequence, **given)
+        with suppress(BadInputError):
+            # Times in milliseconds are refused, and stay unknown.
+            given: dict[str, Any] = {name: time_s(meta, key)}
+            sequence = replace(sequence, **given)
     return sequence
 
 

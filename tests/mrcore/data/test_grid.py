@@ -112,3 +112,19 @@ def test_cropped_keeps_world_positions():
     block = cropped(OBLIQUE, (2, -1, 3), (4, 10, 2))
     assert block.shape == (4, 10, 2)
     np.testing.assert_allclose(to_world(block, np.array([1, 1, 1])), to_world(OBLIQUE, np.array([3, 0, 4])), atol=1e-12)
+
+
+def test_shear_is_what_a_corner_moves_against_right_angles():
+    assert OBLIQUE.shear_mm < 1e-9
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[0, 2] = 0.2
+    # The third axis leans by atan(0.1); half of it falls to each of the two axes.
+    lean = np.arctan(0.1)
+    assert Grid((1, 1, 21), affine).shear_mm == pytest.approx(2 * np.hypot(0.2, 2.0) * 10 * np.sin(lean / 4), rel=0.01)
+
+
+def test_distance_is_that_of_the_farthest_voxel():
+    turned = grid((5, 5, 5), (1, 1, 1), degrees=(0, 0, 1))
+    assert turned.distance_mm(grid((5, 5, 5), (1, 1, 1))) > 0.01
+    assert grid((5, 5, 5), (1, 1, 1), (3, 4, 0)).distance_mm(grid((5, 5, 5), (1, 1, 1))) == pytest.approx(5)
+    assert turned.distance_mm(grid((5, 5, 6), (1, 1, 1))) == np.inf

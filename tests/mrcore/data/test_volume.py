@@ -1,5 +1,6 @@
 """Volumes and tissue maps: what the constructors check."""
 
+import logging
 import pickle
 
 import numpy as np
@@ -86,6 +87,22 @@ def test_tissue_map_refuses(prob, names, message):
 
 def test_rounding_of_probabilities_is_allowed():
     TissueMap(maps(0.5005, 0.5), ("GM", "WM"), GRID)
+
+
+def test_grids_that_rounding_has_moved_are_one_and_the_distance_is_said(caplog):
+    def moved(mm):
+        affine = GRID.affine.copy()
+        affine[2, 3] += mm
+        return Grid(GRID.shape, affine)
+
+    tenth_mm = 0.1 * min(GRID.spacing_mm)
+    with caplog.at_level(logging.WARNING):
+        require_same_grid(GRID, moved(5e-4), "two scans")
+        assert caplog.text == ""
+        require_same_grid(GRID, moved(0.9 * tenth_mm), "two scans")
+    assert f"two scans lie {0.9 * tenth_mm:.2g} mm apart, less than a tenth of a voxel" in caplog.text
+    with pytest.raises(GridMismatchError, match=f"a voxel lies {1.1 * tenth_mm:.3g} mm off"):
+        require_same_grid(GRID, moved(1.1 * tenth_mm), "two scans")
 
 
 def test_require_same_grid_names_both():

@@ -226,9 +226,13 @@ CASES = [
     (singular_affine, "the affine is singular"),
     (affine_of_nan, "affine must be a finite 4 x 4 matrix"),
     (qform_that_is_none, "the qform cannot be read"),
-    (metres_called_mm, r"voxels of 0\.0015 x 0\.0015 x 0\.004 mm are not those of an MRI scan"),
-    (mm_called_metres, r"voxels of 1500 x 1500 x 4000 mm are not those of an MRI scan \(the header says meter\)"),
-    (mm_called_microns, r"voxels of 0\.0015 .* \(the header says micron\)"),
+    (metres_called_mm, r"voxels of 0\.0015 x 0\.0015 x 0\.004 mm are .*; in meter they would be 1\.5 x 1\.5 x 4 mm"),
+    (
+        mm_called_metres,
+        r"voxels of 1500 x 1500 x 4000 mm are not those of an MRI scan: the header says 1\.5 x 1\.5 x 4 meter; in mm "
+        r"they would be 1\.5 x 1\.5 x 4 mm: repair xyzt_units",
+    ),
+    (mm_called_microns, r"voxels of 0\.0015 .* the header says 1\.5 x 1\.5 x 4 micron; in mm they would be"),
 ]
 
 

@@ -17,6 +17,7 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.io.atomic import atomic_write, refuse_existing
+from mrcore.io.nifti_read import read_grid
 from mrcore.io.volumes import load_volume, save_labels, save_volume
 
 SHAPE = (5, 6, 7)
@@ -203,7 +204,86 @@ def test_shears_stay_in_the_sform_and_switch_the_qform_off(tmp_path, caplog):
     assert "the affine has shears" in caplog.text
     image = nib.load(tmp_path / "out.nii.gz")
     assert int(image.header["qform_code"]) == 0
-    assert load_volume(tmp_path / "out.nii.gz").grid.matches(volume.grid, 1e-4)
+    again = load_volume(tmp_path / "out.nii.gz")
+    assert again.grid.matches(volume.grid, 1e-4)
+    (text,) = again.meta["Warnings"]
+    assert text.startswith("the voxel axes are not at right angles (sheared by 0.")
+
+
+@pytest.mark.parametrize(
+    ("qfac", "sizes", "flip", "warning"),
+    [
+        (0.0, (0.9, 1.3, 5.2), 1, None),
+        (1.0, (0.9, 1.3, 5.2), 1, None),
+        (-1.0, (0.9, 1.3, 5.2), -1, None),
+        (-0.5, (0.9, 1.3, 5.2), -1, "-1 is taken"),
+        (3.0, (0.9, 1.3, 5.2), 1, "1 is taken"),
+        (float("nan"), (0.9, 1.3, 5.2), 1, "1 is taken"),
+        (1.0, (-0.9, 1.3, -5.2), 1, r"negative (-0.9 x 1.3 x -5.2): taken as positive"),
+    ],
+)
+def test_qform_alone_is_read_as_the_standard_says(tmp_path, qfac, sizes, flip, warning):
+    """nifti1.h: qfac is -1 where pixdim[0] is below 0, else 1, and turns the third axis; sizes are positive."""
+    path = write(tmp_path / "in.nii", an_image(), oblique(), codes=(0, 1))
+    content = path.read_bytes()
+    path.write_bytes(content[:76] + struct.pack("<4f", qfac, *sizes) + content[92:])
+    expected = oblique()
+    expected[:3, 2] *= flip
+    volume = load_volume(path)
+    assert np.abs(volume.grid.affine - expected).max() < 1e-4
+    warnings = volume.meta["Warnings"]
+    assert not warnings if warning is None else warning in warnings[0]
+
+
+def test_qfac_of_a_qform_that_is_not_used_is_no_matter(tmp_path):
+    path = write(tmp_path / "in.nii", an_image(), oblique())
+    content = path.read_bytes()
+    path.write_bytes(content[:76] + struct.pack("<f", 0.0) + content[80:])
+    assert load_volume(path).meta["Warnings"] == []
+
+
+@pytest.mark.parametrize(("unit", "per_mm"), [("meter", 1e-3), ("micron", 1e3), ("mm", 1.0), ("unknown", 1.0)])
+def test_units_of_the_header_count_for_sizes_and_for_distances(tmp_path, unit, per_mm):
+    affine, moved = oriented((0, 1, 2), (1, 1, 1)), oriented((0, 1, 2), (1, 1, 1))
+    moved[0, 3] += 2.5
+    image = nib.Nifti1Image(an_image(), None)
+    image.header.set_sform(np.diag([per_mm, per_mm, per_mm, 1]) @ affine, code=1)
+    image.header.set_qform(np.diag([per_mm, per_mm, per_mm, 1]) @ moved, code=1)
+    image.header.set_xyzt_units(unit)
+    image.to_filename(tmp_path / "a.nii")
+    volume = load_volume(tmp_path / "a.nii")
+    assert np.abs(volume.grid.affine - affine).max() < 1e-4
+    assert "sform and qform disagree by 2.5 mm" in volume.meta["Warnings"][-1]
+    assert len(volume.meta["Warnings"]) == (2 if unit in ("meter", "micron") else 1)
+
+
+@pytest.mark.parametrize("flag", [0, -1])
+def test_position_of_an_mgh_file_that_states_none_is_freesurfers_and_warned_of(tmp_path, flag):
+    data = an_image()
+    image = nib.MGHImage(data, oblique())
+    image.to_filename(tmp_path / "a.mgz")
+    content = bytearray(gzip.decompress((tmp_path / "a.mgz").read_bytes()))
+    content[28:30] = struct.pack(">h", flag)
+    (tmp_path / "a.mgz").write_bytes(gzip.compress(bytes(content)))
+    volume = load_volume(tmp_path / "a.mgz")
+    assert volume.grid.orientation == "LIA"
+    assert volume.grid.spacing_mm == (1.0, 1.0, 1.0)
+    assert "goodRASFlag 0" in volume.meta["Warnings"][0]
+    assert read_grid(tmp_path / "a.mgz")[0].matches(volume.grid)
+    image.to_filename(tmp_path / "good.mgz")
+    assert load_volume(tmp_path / "good.mgz").meta["Warnings"] == []
+
+
+@pytest.mark.parametrize("name", ["many.nii.gz", "nan.nii.gz", "labels.nii", "cut.nii"])
+def test_any_file_with_a_valid_header_gives_its_grid(tmp_path, name):
+    data = {"many": an_image((5, 6, 7, 3)), "nan": np.full(SHAPE, np.nan, np.float32)}
+    values = data.get(name.partition(".")[0], np.ones(SHAPE, np.uint8))
+    path = write(tmp_path / name, values, oblique(), codes=(4, 0))
+    if name == "cut.nii":
+        path.write_bytes(path.read_bytes()[:-12])
+    found, code = read_grid(path)
+    assert found.matches(Grid(SHAPE, oblique()))
+    assert code == 4
 
 
 def test_code_of_the_world_space_is_kept(tmp_path):

@@ -8,7 +8,7 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrkit.anatomy import segmenters
-from mrkit.anatomy.finding import weighting_of
+from mrkit.anatomy.finding import weighting, weighting_cautions, weighting_of
 from mrkit.anatomy.segmenters import BACKENDS, ORDERS, segmenter_named
 from mrkit.arguments import SEGMENTERS, WEIGHTINGS
 
@@ -35,6 +35,29 @@ def test_sidecar_of_mrkit_goes_before_the_name():
     meta = {"Acquisition": {"sequence": {"weighting": "FLAIR"}}}
     assert weighting_of(volume(meta), "sub-01_T1w") == "FLAIR"
     assert weighting_of(volume({"Acquisition": "odd"}), "sub-01_T2w") == "T2w"
+
+
+@pytest.mark.parametrize(
+    ("meta", "name", "expected", "caution"),
+    [
+        ({"SeriesDescription": "T2 (AXI)"}, "scan", "T2w", None),
+        ({"ProtocolName": "t2_space_dark-fluid_sag"}, "scan", "FLAIR", None),
+        ({"ScanningSequence": ["GR", "IR"], "SequenceName": "*tfl3d1_16ns"}, "scan", "T1w", None),
+        ({"SeriesDescription": "T2 (AXI)"}, "sub-01_T2w", "T2w", None),
+        ({"SeriesDescription": "T2 (AXI)"}, "sub-01_T1w", "T2w", r"as SeriesDescription in its sidecar says"),
+        ({"SeriesDescription": "localizer", "EchoTime": 0.1}, "sub-01_T1w", "T1w", None),
+        ({"EchoTime": 0.1948, "RepetitionTime": 2.0}, "scan", "T2w", "by its echo and inversion time alone"),
+        ({"EchoTime": 0.16, "InversionTime": 1.3}, "scan", "FLAIR", "by its echo and inversion time alone"),
+        ({"EchoTime": 0.01, "RepetitionTime": 4.0}, "scan", "T1w", None),
+        ({"EchoTime": 80}, "scan", "T1w", None),
+        ({"EchoTime": "long"}, "scan", "T1w", None),
+    ],
+)  # fmt: skip
+def test_weighting_is_told_by_names_in_the_sidecar_then_the_file_then_times(meta, name, expected, caution):
+    image = volume({**meta, "SourceFile": f"{name}.nii.gz"})
+    assert weighting_of(image, name) == weighting(image) == expected
+    found = weighting_cautions(image)
+    assert not found if caution is None else caution in found[0]
 
 
 def test_unknown_names_are_refused():

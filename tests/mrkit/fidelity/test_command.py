@@ -147,6 +147,9 @@ def test_scans_are_found_and_told_apart(done):
     assert find_scans(found[0].path, "--real", "FLAIR")[0].weighting == "FLAIR"
     assert subject_of(done / "p26_T1w_ulf.nii.gz") == subject_of(done / "p26_T1w.nii.gz") == "p26"
     assert subject_of(done / "sub-01_ses-2_acq-x_T2w.nii.gz") == "sub-01_ses-2"
+    assert subject_of(done / "sub-01" / "ses-2" / "anat" / "T1w.nii.gz") == "sub-01_ses-2"
+    assert subject_of(done / "sub-01" / "anat" / "T1w.nii.gz") == "sub-01"
+    assert subject_of(done / "p26" / "T1w_ulf.nii.gz") == subject_of(done / "other" / "p26" / "T1w.nii.gz") == "p26"
 
 
 def test_plots_escape_their_text_and_cut_long_bars():

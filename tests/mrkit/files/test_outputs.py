@@ -21,7 +21,7 @@ from mrkit.files.outputs import (
     text_output,
     write_results,
 )
-from mrkit.files.provenance import Record
+from mrkit.files.provenance import Record, distinct_names, distinct_stems
 
 GRID = Grid((6, 5, 4), np.diag([-1.5, 2.0, 3.0, 1.0]))
 
@@ -65,6 +65,39 @@ def test_provenance_names_files_by_content_not_by_folder(tmp_path):
         "Notes": ["a note"],
     }
     assert str(tmp_path) not in json.dumps(values)
+
+
+def test_equal_names_from_different_folders_stay_apart(tmp_path):
+    paths = [tmp_path / folder / "anat" / "T1w.nii.gz" for folder in ("sub-01", "sub-02")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes([number]))
+    values = Record({"image": paths[0], "like": paths[1]}).sidecar()
+    names = ["sub-01/anat/T1w.nii.gz", "sub-02/anat/T1w.nii.gz"]
+    assert values["Sources"] == names
+    digests = [hashlib.sha256(bytes([n])).hexdigest() for n in range(2)]
+    assert values["SourcesSHA256"] == dict(zip(names, digests, strict=True))
+    assert str(tmp_path) not in json.dumps(values)
+
+
+def test_names_and_stems_take_only_the_folders_they_need(tmp_path):
+    a, b, c = tmp_path / "a" / "T1w.nii.gz", tmp_path / "b" / "T1w.nii", tmp_path / "a" / "T2w.nii.gz"
+    assert list(distinct_names([a, b, c]).values()) == ["T1w.nii.gz", "T1w.nii", "T2w.nii.gz"]
+    assert list(distinct_stems([a, b, c]).values()) == ["a_T1w", "b_T1w", "T2w"]
+    assert distinct_names([a, a]) == {a: "T1w.nii.gz"}
+    # Two files of one folder under one stem cannot be told apart: their sidecar is one file, too.
+    assert set(distinct_stems([a, a.with_suffix("")]).values()) == {"T1w"}
+
+
+def test_numbers_that_do_not_exist_are_null_in_sidecars(tmp_path):
+    image = ImageOutput(
+        tmp_path / "a.nii.gz", Volume(torch.rand(GRID.shape), GRID), None, {"Fit": {"Cost": float("nan")}}
+    )
+    write_results([image], {"Scores": [float("inf"), 1.5]}, force=False)
+    text = (tmp_path / "a.json").read_text()
+    values = json.loads(text, parse_constant=pytest.fail)
+    assert values["Fit"] == {"Cost": None}
+    assert values["Scores"] == [None, 1.5]
 
 
 def test_results_stay_in_the_world_space_of_their_source(tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mrcore.errors import BadInputError
-from mrcore.io.sidecar_checks import sidecar_problems
+from mrcore.io.bids.checks import sidecar_problems
+from mrkit.cli import main
 from mrkit.info.inspection import inspect_file, obliquity_deg
 
 
@@ -156,3 +157,18 @@ def test_a_slice_is_described_and_is_usable_as_a_map_or_mask_only(tmp_path):
     assert quantity.kind == "quantitative map in s"
     assert (quantity.skull_stripped, quantity.intensity.noise_sd) == (None, None)
     assert ["one slice" in text for text in texts(quantity, fatal=False)] == [True]
+
+
+def test_gaps_and_doubts_about_the_resolution_are_said(tmp_path, capsys):
+    path = write(
+        tmp_path / "a.nii.gz",
+        noisy_head(),
+        np.diag([1.6, 1.6, 5.0, 1]),
+        {"SliceThickness": 4, "SpacingBetweenSlices": 5, "MRAcquisitionType": "2D", "SeriesDescription": "T2 (AXI)"},
+    )
+    report = inspect_file(path)
+    assert report.resolution[0].startswith("point spread: slices of 4 mm every 5 mm, gaps of 1 mm")
+    assert main(["info", str(path)]) == 0
+    assert "T2 (AXI)" in capsys.readouterr().out
+    (tmp_path / "a.json").write_text(json.dumps({"SliceThickness": 4, "SpacingBetweenSlices": 3}))
+    assert "resampled since" in texts(inspect_file(path), fatal=False)[0]

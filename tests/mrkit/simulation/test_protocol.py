@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mrcore.data.acquisition import AxisPsf
 from mrcore.errors import BadInputError
 from mrkit.simulation.protocol import NO_CHANGES, Changes, bloch_protocol, changed, preset_named
 from ulfsim.protocols.presets import PRESETS
@@ -27,6 +28,17 @@ def test_another_voxel_takes_its_point_spread_along():
     assert new.voxel_mm == (3.2, 0.8, 7.5)
     ratio = [a.gaussian_fwhm_mm / b.gaussian_fwhm_mm for a, b in zip(new.psf, SWOOP.acquisition.psf, strict=True)]
     assert ratio == pytest.approx([2.0, 0.5, 1.5])
+
+
+def test_slices_with_gaps_are_as_wide_as_they_are_thick_and_not_band_limited():
+    new = changed(SWOOP, Changes(voxel_mm=(1.5, 1.5, 6.0), slice_thickness_mm=4.5)).acquisition
+    assert new.voxel_mm == (1.5, 1.5, 6.0)
+    assert new.psf[2] == AxisPsf(gaussian_fwhm_mm=4.5, truncate=False)
+    assert new.psf[:2] == changed(SWOOP, Changes(voxel_mm=(1.5, 1.5, 6.0))).acquisition.psf[:2]
+    same = changed(SWOOP, Changes(slice_thickness_mm=SWOOP.acquisition.voxel_mm[2]))
+    assert same.acquisition == SWOOP.acquisition
+    with pytest.raises(BadInputError, match=r"slices of 0\.5 mm do not go with a distance of 5 mm"):
+        changed(SWOOP, Changes(slice_thickness_mm=0.5))
 
 
 def test_each_change_arrives_and_is_named():

@@ -20,7 +20,9 @@ from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from mrcore.spatial.resampling import resample
 from mrkit.cli import main
+from mrkit.files.job import Job
 from mrkit.superresolution import comparison
+from mrkit.superresolution.job import SuperresolveJob
 
 SPACINGS = {"ax_T1w": (4.0, 4.0, 9.0), "sag_T1w": (9.0, 4.0, 4.0), "ax_T2w": (4.0, 4.0, 9.0)}
 TWO = ("ax_T1w", "ax_T2w")
@@ -249,7 +251,18 @@ def test_nothing_is_overwritten(done, capsys):
     assert "exist" in capsys.readouterr().err
 
 
+def test_scans_of_one_name_from_two_folders_get_results_of_their_own(tmp_path):
+    scans = [tmp_path / folder / "T1w.nii.gz" for folder in ("ax", "cor")]
+    job = SuperresolveJob(Job(scans[0], tmp_path / "out"), (scans[1],))
+    assert [path.name for path in job.images([0])][:3] == [
+        "ax_T1w_sr.nii.gz",
+        "ax_T1w_cubic.nii.gz",
+        "ax_T1w_residualz.nii.gz",
+    ]
+    assert "cor_T1w_residualz.nii.gz" in {path.name for path in job.images([0])}
+
+
 def test_names_that_would_collide_are_refused(done, capsys):
     folder, _ = done
     assert superresolve(folder, "twice", names=("ax_T1w", "ax_T1w")) != 0
-    assert "two are named 'ax_T1w'" in capsys.readouterr().err
+    assert "two of one folder are named 'ax_T1w'" in capsys.readouterr().err

@@ -32,6 +32,18 @@ def test_a_real_scan_becomes_a_preset():
     assert "ulf.nii.gz" in preset.source
 
 
+def test_gaps_between_slices_of_the_real_scan_are_in_its_preset():
+    stats = ContrastStats(TISSUES, (20.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), 2.0, "background")
+    scan = _real_scan()
+    meta = {**scan.meta, "SliceThickness": 4.0, "SpacingBetweenSlices": 5.0, "EchoTime": 6.1}
+    preset = preset_like(Volume(scan.data, scan.grid, meta), stats, "T1w")
+    assert [axis.gaussian_fwhm_mm for axis in preset.acquisition.psf] == pytest.approx([1.7, 1.6, 4.0])
+    assert [axis.truncate for axis in preset.acquisition.psf] == [True, True, False]
+    assert "gaps of 1 mm" in preset.source
+    # An echo time of milliseconds stays unknown, it does not become 6.1 s.
+    assert preset.acquisition.sequence == PulseSequence("T1w", tr_s=1.1, ti_s=0.45)
+
+
 @pytest.mark.parametrize("noise_sd", [0.0, 2.0])
 def test_a_real_scan_without_usable_snr_is_refused(noise_sd):
     stats = ContrastStats(TISSUES, (0.0, 50.0, 60.0), (1.0, 1.0, 1.0), (90, 90, 90), noise_sd, "background")

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mrcore.io.bids.values import LARGEST_FIELD_T, LARGEST_SWOOP_T, LONGEST_S
 from mrcore.notes import Problem, Severity
-
-# dcm2niix takes vendors that it does not know for others: Hyperfine's scans were labelled Philips (dcm2niix#653).
-LARGEST_SWOOP_T = 0.1
-LARGEST_FIELD_T = 20.0
-# BIDS gives times in seconds; above these a value must be in milliseconds.
-LONGEST_S = {"RepetitionTime": 60.0, "EchoTime": 1.0, "InversionTime": 20.0}
 
 
 def sidecar_problems(values: Mapping[str, object], name: str) -> list[Problem]:

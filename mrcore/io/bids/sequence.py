@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from mrcore.data.acquisition import PulseSequence, from_json
 from mrcore.errors import BadInputError
-from mrcore.io.sidecar_checks import LARGEST_FIELD_T, LARGEST_SWOOP_T, LONGEST_S
+from mrcore.io.bids.values import LARGEST_FIELD_T, LARGEST_SWOOP_T, count, number, text, time_s
+from mrcore.io.bids.weighting import GRADIENT_ECHO_T1, INVERTED, NAMES, named_weighting, weighting_by_times
 
 _REMEDY = (
     "add them to the sidecar (BIDS keys, seconds and degrees), give a protocol as JSON, or use a preset for this "
@@ -25,13 +26,9 @@ _SWOOP_KEYS = (
     "InstitutionName",
     "SoftwareVersions",
 )
-# From the most to the least deliberate name; vendors' sequence names come last.
-_NAMES = ("ProtocolName", "SeriesDescription", "PulseSequenceName", "SequenceName", "ScanningSequence")
 # Usual 3 T protocol (ADNI: 7 ms, 170 to 208 excitations); the order of contrasts hardly depends on it.
 _ASSUMED_SPACING_S, _ASSUMED_EXCITATIONS = 0.007, 176
 _SHORTEST_CYCLE_S = 0.1  # nothing shorter is a time between inversions
-_INVERTED = re.compile(r"mp-?2?rage|tfl|bravo")
-_GRADIENT_ECHO_T1 = re.compile(_INVERTED.pattern + r"|spgr|flash|tfe|vibe")
 
 
 class SidecarSequence(NamedTuple):
@@ -62,11 +59,11 @@ def sequence_from_sidecar(values: Mapping[str, object], fallback_weighting: str 
     weighting, weighting_notes = _weighting(values, fallback_weighting)
     sequence = PulseSequence(
         weighting or "unknown",
-        _time(values, "RepetitionTimePreparation") or _time(values, "RepetitionTime"),
-        _time(values, "EchoTime"),
-        _time(values, "InversionTime"),
-        _number(values, "FlipAngle"),
-        _count(values, "EchoTrainLength"),
+        time_s(values, "RepetitionTimePreparation") or time_s(values, "RepetitionTime"),
+        time_s(values, "EchoTime"),
+        time_s(values, "InversionTime"),
+        number(values, "FlipAngle"),
+        count(values, "EchoTrainLength"),
     )
     if _is_gradient_echo(values, sequence):
         sequence, train_notes = _gradient_echo(values, sequence)
@@ -88,7 +85,7 @@ def field_from_sidecar(values: Mapping[str, object]) -> tuple[float | None, tupl
     Raises:
         BadInputError: a field that is no number, is negative, or cannot be in tesla.
     """
-    found, vendor = _number(values, "MagneticFieldStrength"), str(values.get("Manufacturer") or "none")
+    found, vendor = number(values, "MagneticFieldStrength"), str(values.get("Manufacturer") or "none")
     if not is_hyperfine(values):
         if found is not None and found > LARGEST_FIELD_T:
             raise BadInputError(f"MagneticFieldStrength {found:g} cannot be in tesla; is it in mT or gauss?")
@@ -104,45 +101,29 @@ def field_from_sidecar(values: Mapping[str, object]) -> tuple[float | None, tupl
 
 def _weighting(values: Mapping[str, object], fallback: str | None) -> tuple[str | None, tuple[str, ...]]:
     """Return the weighting that a name says, else the fallback, else what the times say."""
-    for key in _NAMES:
-        named = _named_weighting(_text(values.get(key)))
-        if named is not None:
-            differs = fallback is not None and fallback != named
-            return named, (f"weighting {named} by {key}, not {fallback} as the file's name has it",) * differs
+    named, key = named_weighting(values)
+    if named is not None:
+        differs = fallback is not None and fallback != named
+        return named, (f"weighting {named} by {key}, not {fallback} as the file's name has it",) * differs
     if fallback is not None:
         return fallback, ()
-    te_s, ti_s = _time(values, "EchoTime"), _time(values, "InversionTime")
-    if te_s is None or 0.03 < te_s < 0.06:
-        return None, ()
-    guess = "T1w" if te_s <= 0.03 else "FLAIR" if ti_s else "T2w"
-    return guess, (f"weighting {guess} by its times alone: no name says it",)
-
-
-def _named_weighting(text: str) -> str | None:
-    is_t1 = bool(re.search(r"(?<![a-z0-9])t1(?!\d|rho)", text))
-    is_t2 = bool(re.search(r"(?<![a-z0-9])t2(?!\d)", text))
-    if (is_t1 and is_t2) or re.search(r"t2(\s?\*|_?star)", text):
-        return None
-    if is_t1:  # also a T1 FLAIR, as vendors call an inversion-prepared T1w
-        return "T1w"
-    if re.search(r"flair|dark.?fluid|tirm|spcir", text):
-        return "FLAIR"
-    return "T2w" if is_t2 else "T1w" if _GRADIENT_ECHO_T1.search(text) else None
+    guess = weighting_by_times(values)
+    return guess, (f"weighting {guess} by its times alone: no name says it",) * (guess is not None)
 
 
 def _is_gradient_echo(values: Mapping[str, object], sequence: PulseSequence) -> bool:
-    kinds = set(re.split(r"[^a-z]+", _text(values.get("ScanningSequence"))))
+    kinds = set(re.split(r"[^a-z]+", text(values.get("ScanningSequence"))))
     if kinds & {"se", "gr"}:
         return "se" not in kinds
     if sequence.flip_deg is not None and sequence.flip_deg >= 90:
         return False
-    named = any(_GRADIENT_ECHO_T1.search(_text(values.get(key))) for key in _NAMES)
+    named = any(GRADIENT_ECHO_T1.search(text(values.get(key))) for key in NAMES)
     return named or (sequence.flip_deg is not None and (sequence.echo_train_length or 1) == 1)
 
 
 def _gradient_echo(values: Mapping[str, object], sequence: PulseSequence) -> tuple[PulseSequence, tuple[str, ...]]:
     """Return the sequence with the train of its excitations where it is inversion-prepared."""
-    excitation_s = _time(values, "RepetitionTimeExcitation")
+    excitation_s = time_s(values, "RepetitionTimeExcitation")
     if sequence.ti_s is None:
         return replace(sequence, tr_s=excitation_s or sequence.tr_s, echo_train_length=None), ()
     tr_s = sequence.tr_s
@@ -150,7 +131,7 @@ def _gradient_echo(values: Mapping[str, object], sequence: PulseSequence) -> tup
         # Philips and GE state the time between excitations as the repetition time.
         excitation_s, tr_s = excitation_s or tr_s, None
     spacing_s = excitation_s or _ASSUMED_SPACING_S
-    n = _count(values, "NumberShots")
+    n = count(values, "NumberShots")
     assumed = [f"spacing {spacing_s:g} s"] * (excitation_s is None)
     if n is None:
         room_s = min(sequence.ti_s, (tr_s or math.inf) - sequence.ti_s)
@@ -162,7 +143,7 @@ def _gradient_echo(values: Mapping[str, object], sequence: PulseSequence) -> tup
 
 
 def _refuse_incomplete(values: Mapping[str, object], sequence: PulseSequence, weighting: str | None) -> None:
-    names = " ".join(_text(values.get(key)) for key in _NAMES)
+    names = " ".join(text(values.get(key)) for key in NAMES)
     gradient_echo = _is_gradient_echo(values, sequence)
     missing = []
     if weighting is None:
@@ -172,7 +153,7 @@ def _refuse_incomplete(values: Mapping[str, object], sequence: PulseSequence, we
         missing.append("RepetitionTimePreparation (the time between inversions)" if prepared else "RepetitionTime")
     if sequence.te_s is None:
         missing.append("EchoTime")
-    if sequence.ti_s is None and (weighting == "FLAIR" or (weighting == "T1w" and _INVERTED.search(names))):
+    if sequence.ti_s is None and (weighting == "FLAIR" or (weighting == "T1w" and INVERTED.search(names))):
         missing.append("InversionTime")
     if gradient_echo and sequence.flip_deg is None:
         missing.append("FlipAngle")
@@ -185,45 +166,3 @@ def _refuse_incomplete(values: Mapping[str, object], sequence: PulseSequence, we
         raise BadInputError(f"InversionTime {sequence.ti_s:g} s is not below RepetitionTime {sequence.tr_s:g} s")
     if sequence.tr_s is not None and sequence.te_s is not None and sequence.te_s >= sequence.tr_s:
         raise BadInputError(f"EchoTime {sequence.te_s:g} s is not below RepetitionTime {sequence.tr_s:g} s")
-
-
-def _time(values: Mapping[str, object], key: str) -> float | None:
-    time_s = _number(values, key)
-    limit_s = LONGEST_S.get(key.removesuffix("Preparation").removesuffix("Excitation"))
-    if time_s is not None and limit_s is not None and time_s > limit_s:
-        raise BadInputError(
-            f"{key} {time_s:g} is not plausible in seconds (at most {limit_s:g}); if it is in milliseconds, write "
-            f"{time_s / 1000:g}"
-        )
-    return time_s
-
-
-def _count(values: Mapping[str, object], key: str) -> int | None:
-    number = _number(values, key)
-    if number is not None and number != int(number):
-        raise BadInputError(f"{key} must be a whole number, got {number:g}")
-    return None if number is None else int(number)
-
-
-def _number(values: Mapping[str, object], key: str) -> float | None:
-    """Return a number; None where it is absent, null or 0, which converters write for what they do not know."""
-    value = values.get(key)
-    if isinstance(value, list):
-        if len(set(map(repr, value))) > 1:
-            raise BadInputError(f"{key} lists several values, {value}; give the one of this image")
-        value = value[0] if value else None
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise BadInputError(f"{key} must be a number without unit, got {value!r}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
-        raise BadInputError(f"{key} must be a finite number that is not negative, got {value!r}")
-    return float(value) or None
-
-
-def _text(value: object) -> str:
-    r"""Return a value of the sidecar, such as `GR\IR` or `["GR", "IR"]`, in small letters."""
-    return " ".join(map(str, value)).lower() if isinstance(value, list) else str(value or "").lower()

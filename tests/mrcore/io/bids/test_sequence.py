@@ -4,7 +4,7 @@ import pytest
 
 from mrcore.data.acquisition import Acquisition, PulseSequence, to_json
 from mrcore.errors import BadInputError
-from mrcore.io.bids_sequence import field_from_sidecar, is_hyperfine, sequence_from_sidecar
+from mrcore.io.bids.sequence import field_from_sidecar, is_hyperfine, sequence_from_sidecar
 from mrcore.signals.steady_state import tissue_signals
 
 SWOOP_T2W = {

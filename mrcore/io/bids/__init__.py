@@ -1,0 +1,1 @@
+"""What BIDS sidecars say of a scan: sequence, field, weighting, resolution; and what they are known to get wrong."""
