@@ -119,7 +119,7 @@ def test_a_head_that_all_shots_see_moved_lies_where_the_pose_puts_it(pose):
 
 
 def test_a_head_turns_about_r_then_a_then_s_of_the_room():
-    """Followed by hand: A goes up to S by the turn about R, S goes to R by that about A, R goes to A by that about S."""
+    """Followed by hand: a turn about R takes A to S, one about A takes S to R, one about S takes R to A."""
 
     def place(turns, point):
         return (pose_matrix(ShotPose(rotation_deg=turns), CENTRE) @ [*beside(*point), 1])[:3] - CENTRE
