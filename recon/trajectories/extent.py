@@ -14,7 +14,7 @@ from recon.trajectories.trajectory import Trajectory, largest_cyc_per_mm
 from recon.trajectories.units import band_filled, fitting_units, misfit, worth_cyc_per_mm
 
 _SMALL_PART = 0.5  # of the band
-_WELL = math.log(1 / 0.9)  # units that fill the band to this part explain the extent
+_WELL = math.log(1 / 0.95)  # units that fill the band to this part explain the extent
 _AXES = "xyz"
 
 

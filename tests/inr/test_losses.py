@@ -6,7 +6,7 @@ import pytest
 import torch
 from operators import blob, grid, imaging, numbers
 
-from inr.losses import data_term, dice_cross_entropy, total_variation
+from inr.losses import absolute_misfit, data_term, dice_cross_entropy, total_variation
 from mrcore.forward import predict
 from mrcore.noise import rician_nll
 
@@ -127,3 +127,15 @@ def test_gradient_of_dice_and_cross_entropy():
     target = torch.softmax(numbers(3, 6), 0)
     logits = numbers(3, 6, seed=2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: dice_cross_entropy(x, target), logits)
+
+
+def test_absolute_misfit_is_the_likelihood_of_laplace_noise_of_the_same_sd():
+    scan, sd = torch.tensor([1.0, 2.0, 4.0], dtype=F64), 0.3
+    predictions = torch.tensor([[1.2, 2.5, 3.0], [0.9, 2.1, 4.4]], dtype=F64)
+    of_sd = torch.distributions.Laplace(predictions, sd / math.sqrt(2))
+    assert of_sd.stddev[0, 0].item() == pytest.approx(sd)
+    one, two = (-of_sd.log_prob(scan)).sum(1).tolist()
+    found = [absolute_misfit(row, scan, sd).item() for row in predictions]
+    assert found[0] - found[1] == pytest.approx(one - two)
+    weighted = absolute_misfit(predictions[0], scan, sd, torch.tensor([2.0, 2.0, 2.0], dtype=F64))
+    assert weighted.item() == pytest.approx(2 * found[0])

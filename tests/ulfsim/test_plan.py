@@ -1,6 +1,7 @@
 """Where a scan lies: axes, tilt, coverage, world positions."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from operators import blob, centroid_mm, grid
 
 from mrcore.data.acquisition import Acquisition, AxisPsf, PulseSequence, gaussian_psf
 from mrcore.data.grid import Grid, directions, to_voxel, to_world, with_spacing
-from ulfsim.plan import plan_scan, tilt_matrix
+from mrcore.data.volume import TISSUES, TissueMap, Volume
+from ulfsim.plan import plan_scan, tilt_matrix, with_margin
 
 F64 = torch.float64
 VOXEL = (2.3, 2.7, 4.9)
@@ -146,3 +148,18 @@ def test_a_sheared_object_is_scanned_along_axes_at_right_angles():
     centre = to_world(sheared, np.array([22.0, 25.0, 23.0]))
     image = plan.operator(blob(sheared, tuple(centre), 3.5))
     np.testing.assert_allclose(centroid_mm(image, plan.scan_grid), centre, atol=0.02)
+
+
+def test_a_margin_leaves_everything_where_it_is():
+    """Unequal voxels, so that each axis gets a number of its own: 2, 3 and 6 voxels for 12 mm."""
+    where = grid((5, 6, 7), (8.0, 4.0, 2.0), (3, 1, -2), order=(1, 0, 2), flips=(1,))
+    data = torch.arange(210.0).reshape(where.shape)
+    prob = torch.stack([(data == 100).float(), (data == 33).float(), (data == 7).float()])
+    image, tissues = with_margin(Volume(data, where), TissueMap(prob, TISSUES, where), 12.0)
+    assert image.data.shape == tuple(
+        n + 2 * math.ceil(12 / s) for n, s in zip(where.shape, where.spacing_mm, strict=True)
+    )
+    for value in (1.0, 33.0, 209.0):
+        before, after = ((v.data == value).nonzero()[0].numpy() for v in (Volume(data, where), image))
+        np.testing.assert_allclose(to_world(image.grid, after), to_world(where, before), atol=1e-9)
+    assert bool((image.data[tissues.of("GM") == 1] == 33).all())

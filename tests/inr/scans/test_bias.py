@@ -1,10 +1,12 @@
 """A smooth bias field: known ones are found, a flat one stays flat, and it acts in the prediction."""
 
+import math
+
 import pytest
 import torch
 from operators import grid
 
-from inr.scans.bias import BiasField, BiasSettings, biased, estimate_bias
+from inr.scans.bias import BiasField, BiasSettings, _bending, biased, estimate_bias
 from mrcore.data.acquisition import gaussian_psf
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator
@@ -76,3 +78,22 @@ def test_unusable_input_is_refused():
         estimate_bias(image(known(0.1)), torch.zeros_like(PROB), SPACING)
     with pytest.raises(BadInputError, match="positive cutoff"):
         BiasSettings(cutoff_mm=0)
+
+
+def test_bending_is_that_of_a_wave_of_200_mm():
+    """Second derivatives by differences: how far waves of other lengths bend, against one of 200 mm over 100 mm."""
+
+    def bent(n, fov_mm):
+        at = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+        wave = torch.cos(math.pi * n * at)
+        step = fov_mm / 4000
+        return float((torch.diff(wave, n=2) / step**2).square().mean())
+
+    fov_mm = [100.0, 160.0, 230.0]
+    usual = bent(1, 100.0)
+    found = _bending([4, 4, 4], fov_mm).reshape(4, 4, 4)
+    for n in (1, 2, 3):
+        assert float(found[n, 0, 0]) == pytest.approx(bent(n, 100.0) / usual, rel=1e-3)
+        assert float(found[0, n, 0]) == pytest.approx(bent(n, 160.0) / usual, rel=1e-3)
+        assert float(found[0, 0, n]) == pytest.approx(bent(n, 230.0) / usual, rel=1e-3)
+    assert float(found[1, 0, 0]) == pytest.approx(1)

@@ -15,9 +15,19 @@ from mrcore.random import seeded
 from mrcore.signals.mrf_sequence import MrfSequence
 from mrkit import quantify
 from mrkit.quantification.methods import METHODS, LeastSquaresSettings, denoised_contrasts, least_squares
-from mrkit.quantification.quantify import QuantifySettings, object_mask, prepare_raw, quantify_prepared, weighted_volume
+from mrkit.quantification.quantify import (
+    QuantifySettings,
+    _left_over,
+    object_mask,
+    prepare_raw,
+    quantify_prepared,
+    weighted_volume,
+)
 from recon.coils.loops import loop_coil_maps
 from recon.contrasts import Contrast
+from recon.dictionary.dictionary import build_dictionary, compress_dictionary, fisp_model, log_grid
+from recon.encoding.subspace import compress, subspace_of
+from recon.methods.maps import maps_of
 from recon.methods.mri2qmap import Mri2QmapSettings
 from recon.simulation import simulate_raw
 from recon.trajectories.builders import radial, stack_of_spirals
@@ -229,3 +239,19 @@ def test_the_mask_keeps_dark_holes_and_drops_specks():
     assert bool(mask[8:10, 8:10].all())
     assert not bool(mask[0, 19, 0])
     assert bool(object_mask(torch.zeros(4, 4, 1)).all())
+
+
+def test_noise_that_a_match_leaves_over_is_that_of_the_coefficients():
+    """T1, T2 and the two parts of PD take four numbers of each voxel; what is left of the noise is scaled up to it."""
+    model = fisp_model(SEQUENCE)
+    grid = log_grid((0.5, 1.4), (0.03, 0.12), 0.03)
+    full = build_dictionary(grid, model, SEQUENCE.n_frames)
+    dictionary = compress_dictionary(full, subspace_of(full.atoms, 5))
+    t1_s, t2_s = torch.full((1,), 0.81), torch.full((1,), 0.063)
+    atom = compress(dictionary.subspace, model(t1_s, t2_s, torch.ones(1)))[0]
+    noise_sd = 0.05 * float(atom.norm())
+    clean = (atom + 0j)[:, None, None, None].expand(5, 40, 40, 1)
+    noise = complex_noise((5, 40, 40, 1), noise_sd, seeded(0, "left over"))
+    everywhere = torch.ones(40, 40, 1, dtype=torch.bool)
+    found = _left_over(clean + noise, maps_of(dictionary, clean + noise, everywhere))
+    assert float(found.square().mean().sqrt()) == pytest.approx(noise_sd, rel=0.06)

@@ -1,11 +1,15 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 
 from mrcore.data.grid import Grid
+from mrcore.errors import BadInputError
 from recon.trajectories.builders import radial, spiral, stack_of_spirals
-from recon.trajectories.extent import extent_cautions, unit_cautions
+from recon.trajectories.extent import extent_cautions, trajectory_in, unit_cautions
 from recon.trajectories.trajectory import Trajectory
+from recon.trajectories.units import K_UNITS, worth_cyc_per_mm
 
 SLICE = Grid((32, 24, 1), np.diag([1.2, 1.2, 4.0, 1.0]))
 VOLUME = Grid((32, 32, 10), np.diag([1.0, 1.0, 4.0, 1.0]))
@@ -39,3 +43,19 @@ def test_the_unit_that_would_fill_the_band_is_named():
     (thick,) = unit_cautions(scaled(stack_of_spirals(VOLUME, 20, 4), (1, 1, 0.25)), "cycles/voxel")
     assert "say --k-unit cycles/mm" in thick
     assert unit_cautions(scaled(radial(SLICE, 20), 0.7), "cycles/mm") == ()  # zero filling: no unit explains it
+
+
+@pytest.mark.parametrize("grid", [SLICE, VOLUME, Grid((64, 64, 1), np.diag([0.9, 0.9, 5.0, 1.0]))])
+def test_no_unit_taken_for_another_passes_without_a_word(grid):
+    """Every unit read as every other: refused or told, and always with the right one named."""
+    k = stack_of_spirals(grid, 12, 4).k_cyc_per_mm if grid is VOLUME else radial(grid, 12).k_cyc_per_mm
+    worth = {unit: torch.from_numpy(worth_cyc_per_mm(unit, grid.spacing_mm, grid.fov_mm)) for unit in K_UNITS}
+    for true, said in permutations(K_UNITS, 2):
+        if torch.allclose(worth[true], worth[said]):
+            continue
+        read, frame = k / worth[true] * worth[said], torch.zeros(len(k), dtype=torch.int64)
+        try:
+            words = unit_cautions(trajectory_in(said, read, frame, 1, grid), said)
+        except BadInputError as error:
+            words = (str(error),)
+        assert any(true in word for word in words), (true, said)

@@ -240,3 +240,13 @@ def test_residual_noise_is_measured_where_there_is_room():
     assert torch.equal(noise_core(tissues), tissues.prob[1] > 0.9)
     thin = TissueMap(0.8 * tissues.prob, TISSUES, tissues.grid)
     assert torch.equal(noise_core(thin), thin.mask)
+
+
+def test_the_error_of_a_mean_of_three_blocks_is_right_in_the_mean():
+    """Blocks of one value each: the mean of three has a third of their variance, also as estimated from three."""
+    draws = torch.randn(1500, 3, generator=seeded(0, "blocks"))
+    core = torch.ones(6, 2, 2, dtype=torch.bool)
+    squares = [
+        mean_error(row.repeat_interleave(2)[:, None, None].expand(6, 2, 2), core, (10.0,) * 3)[0] ** 2 for row in draws
+    ]
+    assert sum(squares) / len(squares) == pytest.approx(float(draws.mean(1).var()), rel=0.1)

@@ -104,3 +104,10 @@ def test_a_stack_of_few_slices_has_a_colour_within_its_slices():
     found = noise_spectrum(Volume((60 + noise) * core, grid), core)
     assert found.method == RESIDUAL
     assert found.fwhm_mm[:2] == pytest.approx((3.0, 3.0), rel=0.15)
+
+
+@pytest.mark.parametrize("fwhm_voxels", [0.0, 1.0, 2.0])
+def test_second_differences_of_coloured_noise_have_the_variance_that_is_said(fwhm_voxels):
+    noise = complex_noise((4000, 8, 8), 1.0, seeded(7, "gain"), (fwhm_voxels, 0.0, 0.0)).real
+    filtered = (noise[:-2] - 2 * noise[1:-1] + noise[2:]) / math.sqrt(6)
+    assert second_difference_gain(fwhm_voxels) == pytest.approx(float(filtered.square().mean()), rel=0.02)
