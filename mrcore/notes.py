@@ -52,3 +52,8 @@ class Problem:
     def fatal(self) -> bool:
         """Whether the image cannot be used."""
         return self.severity is Severity.REFUSE
+
+    def noted(self, name: str) -> str:
+        """Return it as a note on the image `name`: a caution where it is one."""
+        text = f"{name}: {self.text}"
+        return Caution(text) if self.severity is Severity.CAUTION else text

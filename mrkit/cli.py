@@ -125,6 +125,7 @@ def _failed(text: str, code: int, *, verbose: bool) -> int:
 def _log_to_stderr(*, verbose: bool, quiet: bool, strict: bool) -> None:
     handler = _Strict() if strict else logging.StreamHandler()
     handler.setFormatter(_OneLine())
+    handler.addFilter(_Once())
     level = logging.ERROR if quiet and not strict else logging.INFO if verbose else logging.WARNING
     for name in ("mrcore", "ulfsim", "inr", "recon", "mrkit"):
         logger = logging.getLogger(name)
@@ -140,6 +141,21 @@ class _Strict(logging.StreamHandler[TextIO]):
         if record.levelno >= logging.WARNING:
             raise MrkitError(f"{record.getMessage()} (a warning, and --strict was asked for)")
         super().emit(record)
+
+
+class _Once(logging.Filter):
+    """Lets each message pass once: what is wrong with a file is found when it is read, and is a note on the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if text in self._seen:
+            return False
+        self._seen.add(text)
+        return True
 
 
 class _OneLine(logging.Formatter):

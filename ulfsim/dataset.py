@@ -25,6 +25,7 @@ from mrcore.errors import BadInputError
 from mrcore.io.tissues import load_tissues
 from mrcore.io.volumes import load_volume
 from mrcore.random import seeded
+from mrcore.scans import as_scan
 from mrcore.spatial.resampling import ResampleOp
 from ulfsim.artefacts.artefacts import to_json as artefacts_to_json
 from ulfsim.calibration.gains import calibrate
@@ -68,7 +69,7 @@ class SourceFiles:
 
     def __call__(self) -> Source:
         """Load the files."""
-        return source_of(load_volume(self.image), load_tissues(self.tissues))
+        return source_of(as_scan(load_volume(self.image))[0], load_tissues(self.tissues))
 
 
 SourceLike = Source | Callable[[], Source]

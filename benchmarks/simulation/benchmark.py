@@ -16,9 +16,8 @@ from common.results import Row, target
 from common.sources import sources_of
 from common.store import Store
 
-from mrcore.io.volumes import load_volume
-from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import find_tissues
+from mrkit.files.images import read_scan
 from simulation.contrast_solve import SolveFacts, contrast_solve
 from simulation.loop import closed_loop, loop_targets, real_check, real_targets
 from simulation.speed import Peers, same_bytes, speed, speed_targets
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace, store: Store) -> tuple[list[Row], list[Row]
 
 def _speed(options: argparse.Namespace, store: Store) -> list[Row]:
     image = options.data / HEAD
-    volume = to_float32(load_volume(image))
+    volume = read_scan(image)
     tissues, _ = find_tissues(volume)
     peers = Peers(options.peers_python, options.ulf_synth)
     return speed(image, volume, tissues, peers, options.repeats, options.threads)

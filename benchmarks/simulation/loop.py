@@ -18,11 +18,10 @@ from tqdm import tqdm
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
-from mrcore.io.volumes import load_volume
 from mrcore.spatial.registration import RegisterSettings, register
 from mrcore.spatial.resampling import resample
-from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import find_tissues
+from mrkit.files.images import read_scan
 from mrkit.simulation.simulate import simulate_ulf
 from ulfsim.degradations import gaussian_blur_degradation, scaled_to_mean, torchio_style_degradation, with_noise_of
 from ulfsim.measurement.contrast import measure, pairs
@@ -121,11 +120,11 @@ def real_check(t1: Path, ulf: Path, n_seeds: int, store: Store) -> list[Row]:
 
 def _real(ulf: Path, contrast: str) -> tuple[Volume, TissueMap]:
     """Return a real scan and its tissues: those of the T1w scan of the same session, laid over it."""
-    first = to_float32(load_volume(ulf / "lowgan_MS017_64mT_T1w.nii.gz"))
+    first = read_scan(ulf / "lowgan_MS017_64mT_T1w.nii.gz")
     tissues, _ = find_tissues(first)
     if contrast == "T1w":
         return first, tissues
-    scan = to_float32(load_volume(ulf / f"lowgan_MS017_64mT_{contrast}.nii.gz"))
+    scan = read_scan(ulf / f"lowgan_MS017_64mT_{contrast}.nii.gz")
     motion = register(first, scan, RegisterSettings(dof=6)).motion
     moved = Grid(first.grid.shape, motion @ first.grid.affine)
     prob = torch.stack([resample(Volume(p, moved), scan.grid, order=1).data for p in tissues.prob]).clamp(0, 1)
@@ -135,8 +134,8 @@ def _real(ulf: Path, contrast: str) -> tuple[Volume, TissueMap]:
 def _real_rows(
     contrast: str, name: str, path: Path, t1w: Path, real: Volume, tissues: TissueMap, n_seeds: int
 ) -> list[Row]:
-    volume = to_float32(load_volume(path))
-    own, _ = find_tissues(to_float32(load_volume(t1w)))
+    volume = read_scan(path)
+    own, _ = find_tissues(read_scan(t1w))
     source = Volume(volume.data.clamp_min(0), volume.grid, volume.meta)
     wanted = scan_facts(real, tissues, "real")
     level = float(real.data[tissues.mask].mean())

@@ -21,10 +21,9 @@ from inr.scans.stacks import Stacks, inside
 from inr.trust.ensemble import whiteness
 from inr.voxels import cubic
 from mrcore.data.volume import Volume
-from mrcore.io.volumes import load_volume
 from mrcore.noise import residual_z
 from mrcore.spatial.cropping import crop_to
-from mrkit.anatomy.brain import to_float32
+from mrkit.files.images import read_scan
 from mrkit.report.pictures import intensity_picture, mosaic_picture, sections, window_of
 from mrkit.superresolution.fitting import FitPlan, fit_data
 from mrkit.superresolution.lattice import on_lattice
@@ -56,7 +55,7 @@ def real(folder: Path, voxel_mm: float, store: Store) -> list[Row]:
 
 def _brains(folder: Path, voxel_mm: float, pictures: Path) -> list[Row]:
     """Fit the three contrasts of one person one by one, then together; write a picture of all."""
-    scans = [to_float32(load_volume(folder / NAME.format(name))) for name in CONTRASTS]
+    scans = [read_scan(folder / NAME.format(name)) for name in CONTRASTS]
     rows: list[Row] = []
     images: dict[str, Volume] = {}
     brains: dict[str, Tensor] = {}

@@ -18,8 +18,7 @@ from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
 from inr.voxels import cubic, tikhonov
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import covering_grid, imaging_operator
-from mrcore.io.volumes import load_volume
-from mrkit.anatomy.brain import to_float32
+from mrkit.files.images import read_scan
 from mrkit.simulation.simulate import simulate_ulf
 from mrkit.superresolution.fitting import FitPlan, chosen_weight, fit_prepared
 from mrkit.superresolution.lattice import lattice_for
@@ -100,7 +99,7 @@ def _scan(options: argparse.Namespace) -> Volume:
         brain = phantom_brain(PRESETS[PRESET].acquisition, options.voxel)
         made = simulate_ulf(brain.volume, preset=PRESET, tissues=brain.tissues, seed=SEED)
         return Volume(made.scan.data, made.scan.grid, {**made.scan.meta, "SkullStripped": True})
-    return simulate_ulf(to_float32(load_volume(options.data / HEAD)), preset=PRESET, seed=SEED).scan
+    return simulate_ulf(read_scan(options.data / HEAD), preset=PRESET, seed=SEED).scan
 
 
 def _arithmetic(fitted: Fit, settings: FitSettings, seconds: float) -> list[Row]:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from mrcore.data.grid import Affine, Grid
 from mrcore.errors import BadInputError
+from mrcore.intensities import fill_outside, range_problems
 from mrcore.io.file_content import excess_cautions, name_cautions, read_content, what_it_is
 from mrcore.io.nifti_place import Header, disagreement_mm, place, spatial
 from mrcore.notes import Problem, Severity
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_INTENSITY = 1e12
 _RAS_FLAG = slice(28, 30)  # goodRASFlag, 16 bit, after version, four sizes, type and degrees of freedom
 _CORONAL = struct.pack(">h15f", 1, 1, 1, 1, -1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 0)
 """What FreeSurfer takes where the flag is not above 0: 1 mm, axes to L, I and A, centre at 0."""
@@ -152,7 +152,8 @@ def require_usable(image: ImageFile) -> NDArray[np.float32]:
         more = f" (and {len(fatal) - 1} more; see `mrkit info`)" if len(fatal) > 1 else ""
         raise BadInputError(f"{image.path}: {fatal[0]}{more}")
     for problem in image.problems:
-        logger.warning("%s: %s", image.path, problem.text)
+        if problem.severity is Severity.CAUTION:
+            logger.warning("%s: %s", image.path.name, problem.text)
     return image.data
 
 
@@ -202,18 +203,10 @@ def _data(
             data = np.ascontiguousarray(stored.reshape(spatial(shape)), dtype=np.float32)
     except Exception as error:  # nibabel raises many kinds for slopes and offsets that make no sense
         return None, [Problem(f"the data cannot be read ({error}); convert {path.name} again")]
-    n_bad = int(np.count_nonzero(~np.isfinite(data)))
-    if n_bad:
-        text = f"{n_bad} of {data.size} voxels are NaN or infinite; replace them (for instance with 0) first"
-        return data, [Problem(text)]
-    low, high = float(data.min()), float(data.max())
-    if low == high:
-        return data, [Problem(f"the image is constant: every voxel is {low:.6g}; export the scan again")]
-    largest = max(-low, high)
-    if largest > _LARGEST_INTENSITY or high - low < 1e-6 * largest:
-        text = f"values from {low:.7g} to {high:.7g} are not those of a scan; check type, slope and intercept"
-        return data, [Problem(f"{text} of the header")]
-    return data, []
+    data, problems = fill_outside(data)
+    if any(problem.fatal for problem in problems):
+        return data, problems
+    return data, [*problems, *range_problems(data)]
 
 
 def _kind_problems(header: Header, shape: tuple[int, ...], *, allow_slice: bool) -> list[Problem]:

@@ -16,9 +16,11 @@ from torch import Tensor
 from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
+from mrcore.io.bids.checks import sidecar_problems
 from mrcore.io.nifti_read import ImageFile, read_image, require_usable
 from mrcore.io.nifti_write import SCANNER_CODE, space_code, write_nifti
 from mrcore.io.sidecar import json_and_cautions, sidecar_path
+from mrcore.notes import Caution
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +92,14 @@ def sidecar_and_warnings(path: Path) -> tuple[dict[str, object], list[str]]:
 
 
 def _meta(image: ImageFile) -> dict[str, object]:
-    warnings = [problem.text for problem in image.problems]
+    name = image.path.name
+    warnings = [problem.noted(name) for problem in image.problems]
     meta, found = sidecar_and_warnings(image.path)
-    warnings += found
-    for text in found:
+    doubts: list[str] = [Caution(text) for text in found]
+    doubts += [problem.noted(name) for problem in sidecar_problems(meta, sidecar_path(image.path).name)]
+    for text in doubts:
         logger.warning("%s", text)
+    warnings += doubts
     space = image.sform_code or image.qform_code or SCANNER_CODE
     return {
         **meta,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from mrcore.data.volume import Volume
-from mrcore.errors import BadInputError
 from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable, stripped_mask, template_brain_mask
 from mrkit.anatomy.template import load_template
 
@@ -22,14 +21,3 @@ def find_brain(volume: Volume) -> tuple[Tensor, str]:
     template = load_template()
     found = require_reliable(template_brain_mask(volume, template.t1, Volume(template.mask.float(), template.t1.grid)))
     return found.mask, f"brain mask by {found.method}: {found.message}"
-
-
-def to_float32(volume: Volume) -> Volume:
-    """Return the image in float32, the precision of all that follows; refuse what shows nothing."""
-    if volume.data.is_complex():
-        raise BadInputError("this needs a magnitude image, got complex data; take its magnitude first")
-    data = volume.data.detach().float()
-    low, high = float(data.min()), float(data.max())
-    if high <= max(low, 0.0):
-        raise BadInputError(f"the image has nothing to show: its values run from {low:.4g} to {high:.4g}")
-    return Volume(data, volume.grid, volume.meta)

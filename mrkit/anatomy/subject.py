@@ -8,13 +8,13 @@ from torch import Tensor
 
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.io.tissues import load_mask, load_tissues
-from mrcore.io.volumes import load_volume
 from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
 from mrcore.segmentation.deepbet import deepbet_brain_mask
 from mrcore.segmentation.plausibility import require_order
 from mrcore.segmentation.tissues import Segmenter
 from mrkit.anatomy.finding import on_one_grid, weighting_cautions, weighting_of
 from mrkit.anatomy.segmenters import ORDERS, segmenter_named
+from mrkit.files.images import read_scan
 from mrkit.files.job import Job
 from mrkit.files.warn import warn_of
 
@@ -38,7 +38,7 @@ def read_subject(job: Job) -> Subject:
         GridMismatchError: mask or tissues on another grid than the image.
         MissingExtraError: the segmenter or the masker is not installed.
     """
-    volume = load_volume(job.image)
+    volume = read_scan(job.image)
     mask = load_mask(job.mask, volume.grid) if job.mask else None
     tissues = load_tissues(job.tissues, job.labels) if job.tissues else None
     if mask is None and tissues is None and job.masker == "deepbet" and not is_skull_stripped(volume):

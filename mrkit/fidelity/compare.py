@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from mrcore.data.grid import Grid
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, MrkitError
-from mrcore.io.volumes import load_volume
 from mrcore.noise_estimate import BACKGROUND
 from mrcore.notes import Caution
-from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.scans import ScanFile
 from mrkit.fidelity.measurer import MeasuredScan, Measurer
 from mrkit.fidelity.result import ContrastResult, MethodResult, Pictured
+from mrkit.files.images import read_scan
 from mrkit.files.provenance import distinct_stems
 from ulfsim.degradations import (
     TORCHIO_MIDDLE,
@@ -110,7 +109,7 @@ def _baselines(
     notes: Notes = []
     names = distinct_stems(source.path for source in sources)
     for source in sources:
-        volume = to_float32(load_volume(source.path))
+        volume = read_scan(source.path)
         grid = scan_grid_like(volume.grid, grids.get(source.subject, next(iter(grids.values()))))
         blurred = gaussian_blur_degradation(volume, grid)
         # The baselines get the best mask there is: that of the source, as the scan's voxels see it.

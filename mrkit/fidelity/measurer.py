@@ -17,10 +17,11 @@ from mrcore.io.tissues import load_mask, load_tissues
 from mrcore.io.volumes import load_volume, save_labels
 from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
 from mrcore.segmentation.deepbet import deepbet_brain_mask
-from mrkit.anatomy.brain import find_brain, to_float32
+from mrkit.anatomy.brain import find_brain
 from mrkit.anatomy.finding import Notes, find_tissues
 from mrkit.anatomy.scans import ScanFile
 from mrkit.anatomy.segmenters import segmenter_named
+from mrkit.files.images import read_scan
 from ulfsim.measurement.facts import ScanFacts, facts_from_json, facts_to_json, scan_facts
 
 
@@ -50,7 +51,7 @@ class Measurer:
 
     def of_file(self, scan: ScanFile, name: str) -> MeasuredScan:
         """Measure an image file under a `name`, or return what was measured of the same bytes before."""
-        volume = to_float32(load_volume(scan.path))
+        volume = read_scan(scan.path)
         labels = _labels_beside(scan.path) if self.settings.use_labels else ()
         key = f"{volume.meta['SourceSHA256']} {[_digest(p.read_bytes()) for p in labels]}"
         return self.of_volume(volume, scan.weighting, name, key, labels)

@@ -10,18 +10,31 @@ from mrcore.errors import BadInputError
 from mrcore.io.sidecar import stem
 from mrcore.io.tissues import save_tissues
 from mrcore.io.volumes import load_volume, save_volume
+from mrcore.scans import as_scan
+from mrkit.files.warn import warn_of
 
 
 def load(path: str | Path) -> Volume:
     """Load a 3-D image (NIfTI-1/2 or MGH) as float32 on the grid of its header, in mm.
 
-    The keys of a JSON sidecar beside it are in `meta`.
+    The keys of a JSON sidecar beside it are in `meta`. Values are as stored; what they mean the verbs look at.
 
     Raises:
         BadInputError: anything that makes the image unusable: missing, damaged, not 3-D, complex, colour, NaN or
             infinite values, constant, a singular affine, voxel sizes that no scan has.
     """
     return load_volume(path)
+
+
+def read_scan(path: str | Path) -> Volume:
+    """Read an image that is to serve as a scan, as every verb takes it; what is doubtful is logged, and in its `meta`.
+
+    Raises:
+        BadInputError: an image that is unusable, or no scan.
+    """
+    scan, notes = as_scan(load_volume(path))
+    warn_of(notes)
+    return scan
 
 
 def save(

@@ -19,7 +19,8 @@ examples:
   mrkit info scan.nii.gz
   mrkit info scan.nii.gz --json | jq .problems
 
-Exit code 0 when the file can be used (warnings may be listed), 2 when not."""
+Every command that takes a scan finds the same: it stops at errors, and prints warnings.
+Exit code 0 when the file can be used as a scan (warnings may be listed), 2 when not."""
 
 _CODES = ("not set", "scanner", "aligned", "Talairach", "MNI", "template")
 _SHOWN_AS = {"refuse": "error", "caution": "warning", "note": "note"}
@@ -61,7 +62,7 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
         "info",
         summary="what an image is, and every reason why it may be unusable",
         description="Say what an image file is: format, voxels, orientation, intensities, noise, sidecar; and list "
-        "every reason why it may be unusable, errors and warnings.",
+        "every reason why it may be unusable as a scan: errors, warnings and notes.",
         epilog=_EPILOG,
     )
     parser.add_argument("image", type=Path, metavar="FILE", help="NIfTI-1/2 (.nii, .nii.gz) or MGH (.mgh, .mgz)")
@@ -70,7 +71,7 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the report; return 0 when the file can be used, else 2."""
+    """Print the report; return 0 when the file can be used as a scan, else 2."""
     from mrkit.info.inspection import inspect_file
 
     report = inspect_file(arguments.image)
@@ -128,7 +129,7 @@ def _verdict(report: FileReport) -> str:
     n_errors = sum(problem.fatal for problem in report.problems)
     n_warnings = sum(problem.severity == "caution" for problem in report.problems)
     if n_errors:
-        return f"not usable: {n_errors} error(s), {n_warnings} warning(s)"
+        return f"not usable as a scan: {n_errors} error(s), {n_warnings} warning(s)"
     return f"usable, {n_warnings} warning(s)" if n_warnings else "usable"
 
 

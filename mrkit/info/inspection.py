@@ -20,8 +20,8 @@ from mrcore.io.bids.resolution import GEOMETRY_KEYS, stated_psf
 from mrcore.io.nifti_read import ImageFile, is_slice, read_image, slice_problem
 from mrcore.io.sidecar import sidecar_path
 from mrcore.io.volumes import sidecar_and_warnings
-from mrcore.noise_estimate import estimate_noise
 from mrcore.notes import Problem, Severity, cautions
+from mrcore.scans import Scan, examine
 from mrcore.segmentation.brainmask import is_skull_stripped
 
 _PERCENTILES = (1, 25, 50, 75, 99)
@@ -57,7 +57,7 @@ class PlaceFacts:
 
 @dataclass(frozen=True)
 class IntensityFacts:
-    """What the voxels hold, after slope and intercept.
+    """What the voxels hold, after slope and intercept; noise and SNR are those of the magnitude made of them.
 
     Attributes:
         stored_dtype: numpy name of the stored type.
@@ -70,7 +70,7 @@ class IntensityFacts:
         noise_sd: estimate per real channel; None where none can be made.
         noise_method: how it was made, or why not.
         snr: median of the bright half of the object over `noise_sd`.
-        is_map: whether this looks like labels, a mask or probabilities: most bright voxels are as their neighbours.
+        is_map: whether this is or looks like labels, a mask, probabilities or a quantitative map.
     """
 
     stored_dtype: str
@@ -116,12 +116,14 @@ class FileReport:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing fatal was found."""
+        """Whether it can serve as a scan: nothing fatal was found."""
         return not any(problem.fatal for problem in self.problems)
 
 
 def inspect_file(path: Path) -> FileReport:
-    """Describe an image file and list every problem, errors first; damaged files make a report, not an exception.
+    """Describe an image file and list every problem that it has as a scan, as all verbs see them, errors first.
+
+    Damaged files make a report, not an exception.
 
     Raises:
         BadInputError: there is no such file.
@@ -144,15 +146,15 @@ def inspect_file(path: Path) -> FileReport:
         doubts = cautions(notes)
         problems += [Problem(f"sidecar {sidecar_path(path).name}: {doubt}", Severity.CAUTION) for doubt in doubts]
         resolution = tuple(note for note in notes if note not in doubts)
-    stripped, intensity, is_quantity = None, None, isinstance(sidecar.get("Units"), str)
+    stripped, intensity, found = None, None, None
     if image.data is not None and not any(problem.fatal for problem in problems):
-        volume = Volume(torch.from_numpy(image.data), image.grid, sidecar)
-        intensity = _intensity(image, image.data, is_quantity=is_quantity)
-        if not is_quantity:
-            stripped = is_skull_stripped(volume) if float(volume.data.max()) > 0 else None
-            problems += _content_problems(image.data, intensity, place)
+        found = examine(Volume(torch.from_numpy(image.data), image.grid, sidecar))
+        intensity = _intensity(image, image.data, found)
+        problems += found.problems
+        if not any(problem.fatal for problem in found.problems):
+            stripped = is_skull_stripped(found.volume)
     if is_slice(image.shape):
-        problems.append(_slice_problem(image.shape, is_map=is_quantity or (intensity is not None and intensity.is_map)))
+        problems.append(_slice_problem(image.shape, is_map=found is not None and found.is_map))
     problems.sort(key=lambda problem: list(Severity).index(problem.severity))
     return FileReport(
         path=path,
@@ -192,25 +194,14 @@ def _place(image: ImageFile) -> PlaceFacts | None:
 
 
 def _slice_problem(shape: tuple[int, ...], *, is_map: bool) -> Problem:
-    """Return a warning for maps and masks, which `quantify` makes and takes; scans of one slice serve nothing."""
+    """Return a note for maps and masks, which `quantify` makes and takes; scans of one slice serve nothing."""
     text = "one slice: mrkit quantify takes it as a mask, every other command needs a whole stack of slices"
-    return Problem(text, Severity.CAUTION) if is_map else slice_problem(shape)
+    return Problem(text, Severity.NOTE) if is_map else slice_problem(shape)
 
 
-def _intensity(image: ImageFile, data: NDArray[np.float32], *, is_quantity: bool) -> IntensityFacts:
+def _intensity(image: ImageFile, data: NDArray[np.float32], found: Scan) -> IntensityFacts:
     content = data[data != 0]
     values = np.percentile(content, _PERCENTILES) if content.size else np.zeros(len(_PERCENTILES))
-    positive = data[data > 0]
-    # Above the mean of the positive values lies the bright half of the object, whatever the background.
-    bright = data >= (float(positive.mean()) if positive.size else np.inf)
-    noise_sd, method, snr = None, "not estimated: a map, not a scan", None
-    if not is_quantity:
-        try:
-            found = estimate_noise(torch.from_numpy(data), torch.from_numpy(bright))
-            noise_sd, method = found.sd, found.message
-            snr = float(np.median(data[bright])) / found.sd if found.sd > 0 else None
-        except MrkitError as error:
-            method = str(error)
     return IntensityFacts(
         stored_dtype=image.stored_dtype,
         slope=image.slope,
@@ -219,41 +210,11 @@ def _intensity(image: ImageFile, data: NDArray[np.float32], *, is_quantity: bool
         high=float(data.max()),
         percentiles={p: float(v) for p, v in zip(_PERCENTILES, values, strict=True)},
         zero_share=1 - content.size / data.size,
-        noise_sd=noise_sd,
-        noise_method=method,
-        snr=snr,
-        is_map=_flat_share(data, bright) > 0.3,
+        noise_sd=found.noise_sd,
+        noise_method=found.noise_method,
+        snr=found.snr,
+        is_map=found.is_map,
     )
-
-
-def _flat_share(data: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
-    """Return the share of voxels `inside` that have exactly the value of both neighbours along the first axis."""
-    middle = data[1:-1]
-    flat = (middle == data[:-2]) & (middle == data[2:]) & inside[1:-1]
-    return float(flat.sum()) / max(int(inside[1:-1].sum()), 1)
-
-
-def _content_problems(data: NDArray[np.float32], facts: IntensityFacts, place: PlaceFacts | None) -> list[Problem]:
-    """Return warnings about what is in an image that can be used."""
-    texts = []
-    negative = float((data < 0).mean())
-    if negative > 0.001:
-        texts.append(
-            f"{negative:.1%} of the voxels are below 0 (lowest {facts.low:.4g}): a magnitude has none; the image was "
-            "normalised or interpolated"
-        )
-    if facts.is_map:
-        texts.append("large areas of one value: this looks like a label map, mask or probability map, not a scan")
-    if facts.zero_share > 0.98:
-        texts.append(f"{facts.zero_share:.1%} of the voxels are 0: there is little in this image")
-    top = float((data == facts.high).mean())
-    if top > 0.01 and not facts.is_map:
-        texts.append(f"{top:.1%} of the voxels have the highest value ({facts.high:.6g}): intensities were cut off")
-    if place is not None and min(place.fov_mm) < 80:
-        texts.append(f"the field of view is only {min(place.fov_mm):.0f} mm along one axis: not a whole brain")
-    if facts.snr is not None and facts.snr < 5:
-        texts.append(f"the SNR of the object is about {facts.snr:.1f}: too little for reliable tissues")
-    return [Problem(text, Severity.CAUTION) for text in texts]
 
 
 def _kind(place: PlaceFacts | None, facts: IntensityFacts | None, sidecar: Mapping[str, object]) -> str:

@@ -11,8 +11,8 @@ from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.noise_estimate import RESIDUAL
 from mrcore.notes import Caution
+from mrcore.scans import as_scan
 from mrcore.segmentation.tissues import Segmenter
-from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import Notes, find_tissues
 from mrkit.anatomy.finding import weighting as weighting_from
 from mrkit.anatomy.segmenters import segmenter_named
@@ -46,7 +46,7 @@ def measure(
         BadInputError: a scan that cannot be used, a brain or tissues that cannot be found.
         GridMismatchError: mask or tissues on another grid.
     """
-    volume = to_float32(volume)
+    volume, doubts = as_scan(volume)
     weighting = weighting or weighting_from(volume)
     tissues, found = find_tissues(volume, tissues, mask, segmenter or segmenter_named("mrkit", weighting))
     contrast = measure_contrast(volume, tissues, noise=coloured_noise(volume, tissues))
@@ -64,7 +64,9 @@ def measure(
         edges=edge_spread(volume, tissues.mask),
         notes=(),
     )
-    return replace(measured, notes=tuple(dict.fromkeys((*limits_of(measured), *found, *contrast.notes, *remarks))))
+    return replace(
+        measured, notes=tuple(dict.fromkeys((*doubts, *limits_of(measured), *found, *contrast.notes, *remarks)))
+    )
 
 
 def limits_of(found: Measured) -> list[str]:

@@ -12,10 +12,10 @@ from mrcore.data.acquisition import to_json
 from mrcore.errors import BadInputError
 from mrcore.io.sidecar import read_json, sidecar_path
 from mrcore.io.tissues import load_tissues
-from mrcore.io.volumes import load_volume
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrkit.anatomy.scans import find_scans
 from mrkit.anatomy.subject import Subject, read_subject
+from mrkit.files.images import read_scan
 from mrkit.files.job import Job, job_of
 from mrkit.files.outputs import (
     FileOutput,
@@ -143,7 +143,7 @@ def simulate_files(job: SimulateJob) -> list[Path]:
     check_outputs(job.images, job.others, job.files.values(), force=job.common.force)
     preset = _preset(job)
     artefacts = _artefacts(job)
-    like = [load_volume(path) for path in job.like]
+    like = [read_scan(path) for path in job.like]
     like_tissues = [load_tissues(job.like_tissues)] if job.like_tissues else []
     subject = read_subject(job.common)
     result = simulate_ulf(

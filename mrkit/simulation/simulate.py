@@ -12,11 +12,11 @@ from mrcore.data.acquisition import Acquisition
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.notes import prefixed
+from mrcore.scans import as_scan
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
 from mrcore.signals.steady_state import tissue_signals
 from mrcore.spatial.cropping import crop_to
-from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import find_tissues, weighting
 from mrkit.progress import stages
 from mrkit.simulation.protocol import NO_CHANGES, Changes, Gauge, changed, preset_named
@@ -123,11 +123,11 @@ def simulate_ulf(
     """
     chosen = preset_named(preset) if isinstance(preset, str) and not like else preset
     references = (like,) if isinstance(like, Volume) else tuple(like)
-    volume = to_float32(volume)
+    volume, doubts = as_scan(volume)
     with stages(3 if references else 2) as begin:
         begin("finding brain and tissues")
         tissues, found = find_tissues(volume, tissues, mask, segmenter)
-        notes = list(found)
+        notes = [*doubts, *found]
         if references:
             begin("measuring the real scan")
             chosen, measured = _preset_of(references, like_tissues, volume, tissues, seed)
@@ -196,13 +196,13 @@ def _preset_of(
         raise BadInputError(f"{len(references)} reference scans need as many tissue maps, got {len(given)}")
     presets, notes = [], []
     for number, reference in enumerate(references):
-        scan = to_float32(reference)
+        scan, doubts = as_scan(reference)
         own, found = find_tissues(scan, given[number] if given else None)
         stats = measure(scan, own)
         preset = preset_like(scan, stats, weighting(scan))
         source, _ = source_for(volume, tissues, preset.snr)
         match = matched(preset, scan, own, source, seed)
-        notes += [prefixed("reference scan: ", note) for note in (*found, *stats.notes, *match.notes)]
+        notes += [*doubts, *(prefixed("reference scan: ", note) for note in (*found, *stats.notes, *match.notes))]
         presets.append(match.preset)
     if len(presets) == 1:
         return presets[0], notes

@@ -24,7 +24,7 @@ from mrcore.forward import imaging_operator
 from mrcore.io.bids.sequence import sequence_from_sidecar
 from mrcore.notes import Caution, prefixed
 from mrcore.random import seeded
-from mrkit.anatomy.brain import to_float32
+from mrcore.scans import as_scan
 from mrkit.anatomy.finding import weighting
 from mrkit.simulation.protocol import Gauge
 from mrkit.simulation.simulate import simulate_ulf
@@ -264,7 +264,7 @@ def in_contrast_of(
     Raises:
         BadInputError: another weighting, or tissues of another order of brightness.
     """
-    scan, reference = to_float32(scan), to_float32(reference)
+    scan, reference = as_scan(scan)[0], as_scan(reference)[0]
     scan_weighting = scan_weighting or weighting(scan)
     require_same_weighting([scan_weighting], reference)
     seen = tissues_seen(imaging_operator(tissues.grid, scan.grid, psf_of(scan)[0]), tissues, scan.grid)

@@ -16,12 +16,12 @@ from inr.rendering import render
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.io.sidecar import file_sha256, software_version
-from mrcore.io.volumes import load_volume
 from mrcore.segmentation.tissues import Segmenter
 from mrkit.anatomy.finding import weighting_cautions, weighting_of
 from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.anatomy.subject import Subject, read_subject
 from mrkit.devices import device_of
+from mrkit.files.images import read_scan
 from mrkit.files.job import Job
 from mrkit.files.kept import Kept
 from mrkit.files.outputs import (
@@ -170,14 +170,14 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
     check_outputs([job.names[0].image("sr")], job.others_written, job.files.values(), force=common.force)
     device = device_of(job.device)
     subject = read_subject(common)
-    scans = [subject.volume, *map(load_volume, job.others)]
+    scans = [subject.volume, *map(read_scan, job.others)]
     weightings = [subject.weighting]
     for scan in scans[1:]:
         warn_of(weighting_cautions(scan))
     weightings += [weighting_of(scan, path.name) for scan, path in zip(scans[1:], job.others, strict=True)]
     leads = [weightings.index(name) for name in dict.fromkeys(weightings)]
     check_outputs(job.images(leads), job.others_written, job.files.values(), force=common.force)
-    reference = load_volume(job.contrast_of) if job.contrast_of else None
+    reference = read_scan(job.contrast_of) if job.contrast_of else None
     if reference is not None:
         require_same_weighting(weightings, reference)
     init = _read_init(job.init) if job.init else None
@@ -222,7 +222,7 @@ def _read_init(path: Path) -> Volume:
     if path.suffix == FIELD_SUFFIX:
         field = load_field(path)
         return render(field, field.field.grid)[0]
-    return load_volume(path)
+    return read_scan(path)
 
 
 def _segmenter(job: SuperresolveJob, subject: Subject, weightings: list[str]) -> Segmenter:

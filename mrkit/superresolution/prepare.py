@@ -17,9 +17,9 @@ from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
 from mrcore.noise_estimate import NoiseEstimate
+from mrcore.scans import as_scan
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
-from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import Notes, find_tissues, weighting, weighting_cautions
 from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.progress import stages
@@ -97,9 +97,11 @@ def prepare(
     Arguments and errors are those of `superresolve`. Without `segment_start` tissues stay those of the scan's own
     voxels: they are not found anew on the fine lattice, which takes longer than all else.
     """
-    given = [to_float32(scan) for scan in ([scans] if isinstance(scans, Volume) else scans)]
+    checked = [as_scan(scan) for scan in ([scans] if isinstance(scans, Volume) else scans)]
+    given, doubts = [scan for scan, _ in checked], [note for _, notes in checked for note in notes]
     names = _weightings(given, weightings)
-    doubts = [] if weightings is not None else [caution for scan in given for caution in weighting_cautions(scan)]
+    if weightings is None:
+        doubts += [caution for scan in given for caution in weighting_cautions(scan)]
     require_finer(voxel_mm, given[0].grid)
     segmented = segmented_scan(names, given=mask is not None or tissues is not None)
     segmenter = segmenter or segmenter_named("mrkit", names[segmented])

@@ -20,10 +20,10 @@ from mrcore.errors import BadInputError
 from mrcore.io.bids.resolution import GEOMETRY_KEYS, GivenResolution
 from mrcore.noise import residual_z
 from mrcore.notes import Caution, prefixed
+from mrcore.scans import as_scan
 from mrcore.segmentation.tissues import Segmenter
 from mrcore.solvers import Solution
 from mrcore.spatial.cropping import crop_to
-from mrkit.anatomy.brain import to_float32
 from mrkit.anatomy.finding import weighting
 from mrkit.devices import device_of
 from mrkit.simulation.protocol import Gauge
@@ -184,9 +184,11 @@ def superresolve(
     place = device_of(device)
     resolution = GivenResolution(slice_thickness_mm, acquired_voxel_mm)
     given = [
-        with_resolution(to_float32(scan), resolution) for scan in ([scans] if isinstance(scans, Volume) else scans)
+        with_resolution(as_scan(scan)[0], resolution) for scan in ([scans] if isinstance(scans, Volume) else scans)
     ]
+    doubts: tuple[str, ...] = ()
     if contrast_of is not None:
+        contrast_of, doubts = as_scan(contrast_of)
         require_same_weighting(weightings or map(weighting, given), contrast_of)
     plain = prepare(
         given,
@@ -198,6 +200,7 @@ def superresolve(
         segment_start=not preview,
     )
     ready, guess, notes = _with_guess(plain, init)
+    notes += doubts
     if preview:
         ended = Solution(ready.start, True, 0, (), "preview: no fit")
         result = _result(given, ready, ready.start, ready.tissues.prob, ended)
@@ -240,8 +243,13 @@ def _with_guess(plain: Prepared, init: Volume | None) -> tuple[Prepared, Guess |
     notes = list(plain.notes)
     if init is None:
         return plain, None, notes
-    guess, note = align_guess(plain, to_float32(init))
-    return replace(plain, start=started_from(guess, plain.data, plain.start, plain.lattice)), guess, [*notes, note]
+    image, doubts = as_scan(init)
+    guess, note = align_guess(plain, image)
+    return (
+        replace(plain, start=started_from(guess, plain.data, plain.start, plain.lattice)),
+        guess,
+        [*notes, *doubts, note],
+    )
 
 
 def _settings_for(ready: Prepared, prior: Prior | None, device: torch.device) -> tuple[FitSettings, tuple[str, ...]]:
@@ -318,7 +326,7 @@ def _result(
 
 def _lasting(meta: Mapping[str, object]) -> dict[str, object]:
     """Return what of a scan's `meta` holds for what is made of it."""
-    own = ("Acquisition", "Simulation", GIVEN_KEY, *GEOMETRY_KEYS)
+    own = ("Acquisition", "Simulation", "Warnings", GIVEN_KEY, *GEOMETRY_KEYS)
     return {key: value for key, value in meta.items() if key not in own}
 
 

@@ -28,6 +28,7 @@ from mrcore.io.volumes import load_volume
 from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from mrcore.training import TrainSettings, train
+from mrkit.files.images import read_scan
 from mrkit.files.provenance import distinct_names
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
@@ -108,7 +109,7 @@ def _anatomies(job: TrainJob) -> tuple[list[Anatomy], tuple[TrainingSource, ...]
     )
     names = distinct_names([*images, *maps, *labels])
     for path in images:
-        volume = load_volume(path)
+        volume = read_scan(path)
         found.append(image_anatomy(names[path], volume.data, volume.grid))
         sources.append(TrainingSource(names[path], file_sha256(path), str(volume.meta.get("License", "not stated"))))
     for path in maps:

@@ -10,7 +10,7 @@ from mrcore.data.grid import Triple
 from mrcore.errors import BadInputError
 from mrcore.io.atomic import refuse_existing
 from mrcore.io.sidecar import stem
-from mrcore.io.volumes import load_volume
+from mrkit.files.images import read_scan
 from mrkit.files.outputs import ImageOutput, OutputNames, check_outputs, write_results
 from mrkit.files.provenance import Record, distinct_names
 from ulfsim.plan import plan_scan
@@ -36,7 +36,7 @@ def fit_files(
     refuse_existing([out], force=force)
     names = distinct_names(scans)
     pairs = [
-        ScanPair(f"{names[high]} {names[low]}", load_volume(high), load_volume(low))
+        ScanPair(f"{names[high]} {names[low]}", read_scan(high), read_scan(low))
         for high, low in zip(scans[::2], scans[1::2], strict=True)
     ]
     found = fit_transfer(pairs, smoothness=smoothness)
@@ -50,7 +50,7 @@ def apply_files(
     """Degrade `image` with a saved transfer function, write the scan with its sidecar; return its path."""
     path = OutputNames(out, stem(image)).image("transfer")
     check_outputs([path], [], [image, transfer], force=force)
-    volume, found = load_volume(image), load_transfer(transfer)
+    volume, found = read_scan(image), load_transfer(transfer)
     scan_grid = None
     if voxel_mm is not None:
         scan_grid = plan_scan(volume.grid, Acquisition(0.064, voxel_mm, PulseSequence("T1w"))).scan_grid

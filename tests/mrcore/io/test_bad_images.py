@@ -247,7 +247,7 @@ def test_unusable_image_is_refused_with_its_reason(tmp_path, make, message):
 
 def test_several_reasons_are_counted(tmp_path):
     data = an_image()
-    data[0] = np.nan
+    data[1, 2, 3] = np.nan
     path = write(tmp_path / "a.nii", data, np.diag([1e-3, 1e-3, 1e-3, 1]))
     with pytest.raises(BadInputError, match=r"and 1 more; see `mrkit info`"):
         load_volume(path)

@@ -11,6 +11,8 @@ from mrcore.io.bids.checks import sidecar_problems
 from mrkit.cli import main
 from mrkit.info.inspection import inspect_file, obliquity_deg
 
+ADVICE = "give the scan itself (maps are given with --tissues or --mask)"
+
 
 def write(path, data, affine, sidecar=None):
     nib.Nifti1Image(data, affine).to_filename(path)
@@ -43,7 +45,7 @@ def test_noise_and_kind_of_a_low_field_scan(tmp_path):
 
 def test_every_reason_is_listed_errors_first(tmp_path):
     data = noisy_head()
-    data[0, 0, 0] = np.nan
+    data[24, 28, 10] = np.nan
     affine = np.diag([1.6e-3, 1.6e-3, 5e-3, 1])
     report = inspect_file(write(tmp_path / "a.nii.gz", data, affine, {"MagneticFieldStrength": 64}))
     assert not report.usable
@@ -86,12 +88,13 @@ def test_labels_and_negative_values_are_noticed(tmp_path):
     labels[8:30, 8:30, 8:30] = 2
     report = inspect_file(write(tmp_path / "a.nii.gz", labels, 3 * np.diag([1, 1, 1, 1 / 3])))
     assert report.kind == "labels, mask or probabilities"
-    report = inspect_file(write(tmp_path / "a.nii.gz", noisy_head() - 50, np.diag([3.0, 3, 5, 1])))
-    assert any("below 0" in text for text in texts(report, fatal=False))
+    rng = np.random.default_rng(0)
+    report = inspect_file(write(tmp_path / "a.nii.gz", rng.normal(size=(40, 40, 40)).astype(np.float32), np.eye(4)))
+    assert any("below 0" in text for text in texts(report, fatal=True))
 
 
 def test_clipped_intensities_are_noticed(tmp_path):
-    data = np.minimum(noisy_head(), 101)
+    data = np.minimum(noisy_head(), 106)
     report = inspect_file(write(tmp_path / "a.nii.gz", data, np.diag([3.0, 3, 5, 1])))
     assert any("intensities were cut off" in text for text in texts(report, fatal=False))
 
@@ -141,7 +144,7 @@ def test_real_scans_are_recognised(shared_data, name, kind, stripped):
     assert report.intensity.noise_sd > 0
 
 
-def test_a_slice_is_described_and_is_usable_as_a_map_or_mask_only(tmp_path):
+def test_a_slice_is_described_and_a_mask_or_map_is_told_what_takes_it(tmp_path):
     affine = np.diag([1.6, 1.6, 5.0, 1])
     scan = noisy_head()[:, :, 10:11]
     alone = inspect_file(write(tmp_path / "a.nii.gz", scan, affine))
@@ -150,13 +153,15 @@ def test_a_slice_is_described_and_is_usable_as_a_map_or_mask_only(tmp_path):
     assert alone.place.voxel_mm == pytest.approx((1.6, 1.6, 5.0))
     assert alone.intensity.high == pytest.approx(float(scan.max()))
     mask = inspect_file(write(tmp_path / "a.nii.gz", (scan > 50).astype(np.uint8), affine))
-    assert mask.usable
+    assert not mask.usable
     assert mask.kind == "labels, mask or probabilities"
+    assert texts(mask, fatal=True) == ["this is a mask (0 and 1), not a scan; " + ADVICE]
     quantity = inspect_file(write(tmp_path / "a.nii.gz", scan / 50, affine, {"Units": "s"}))
-    assert quantity.usable
+    assert not quantity.usable
     assert quantity.kind == "quantitative map in s"
     assert (quantity.skull_stripped, quantity.intensity.noise_sd) == (None, None)
-    assert ["one slice" in text for text in texts(quantity, fatal=False)] == [True]
+    for report in (mask, quantity):
+        assert ["one slice" in text for text in texts(report, fatal=False)].count(True) == 1
 
 
 def test_gaps_and_doubts_about_the_resolution_are_said(tmp_path, capsys):
