@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mrcore.errors import BadInputError
 from mrcore.io.label_codes import tissues_by_name
-from mrcore.io.sidecar import read_sidecar, stem
+from mrcore.io.sidecar import decoded, read_sidecar, stem
+
+logger = logging.getLogger(__name__)
 
 _FOLDERS_UP = 4
 
@@ -53,10 +57,12 @@ def _tables(path: Path) -> Iterator[Path]:
 
 def _of_table(path: Path) -> Mapping[int, str | None] | None:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+        text, encoding = decoded(path.read_bytes())
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInputError(f"{path} cannot be read as a table ({error}); repair or remove it") from None
+    if encoding is not None:
+        logger.warning("%s is not UTF-8, as BIDS tables must be: read as %s", path, encoding)
     for column in ("name", "abbreviation"):
         named = {str(row.get("index", "")).strip(): str(row.get(column) or "") for row in rows}
         if all(index.isdigit() for index in named):

@@ -17,6 +17,8 @@ from mrcore.notes import Caution
 
 logger = logging.getLogger(__name__)
 
+_FOLDERS_UP = 6
+
 
 def stem(path: Path) -> str:
     """Return the name of an image without its suffix: `sub-01_T1w` of `sub-01_T1w.nii.gz`."""
@@ -32,13 +34,49 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_sidecar(path: Path) -> dict[str, object]:
-    """Return the values of the sidecar of the image `path`, empty when there is none; cautions are logged.
+    """Return the values of the sidecars of the image `path` as `sidecar_and_cautions` does; cautions are logged.
 
     Raises:
-        BadInputError: the file is there and is not a JSON object.
+        BadInputError: a file is there and is not a JSON object.
     """
-    file = sidecar_path(path)
-    return read_json(file) if file.is_file() or file.is_symlink() else {}
+    values, cautions = sidecar_and_cautions(path)
+    for caution in cautions:
+        logger.warning("%s", caution)
+    return values
+
+
+def sidecar_and_cautions(path: Path) -> tuple[dict[str, object], tuple[Caution, ...]]:
+    """Return what the sidecars of the image `path` say, empty when there is none, and what is wrong with them.
+
+    Within a BIDS dataset (a folder above has `dataset_description.json`) values are inherited from files above, such as
+    `T1w.json`, whose name ends as the image's does and has no entity that the image's lacks; the nearest file counts.
+
+    Raises:
+        BadInputError: a file is there and is not a JSON object.
+    """
+    values: dict[str, object] = {}
+    cautions: tuple[Caution, ...] = ()
+    for file in (*_inherited(path), sidecar_path(path)):
+        if file.is_file() or file.is_symlink():
+            found, more = json_and_cautions(file)
+            values, cautions = values | found, cautions + more
+    return values, cautions
+
+
+def _inherited(path: Path) -> list[Path]:
+    """Return the files of a BIDS dataset from which an image inherits, the most general first."""
+    folders = list(path.absolute().parents)[:_FOLDERS_UP]
+    roots = [n for n, folder in enumerate(folders) if (folder / "dataset_description.json").is_file()]
+    if not roots:
+        return []
+    *entities, suffix = stem(path).split("_")
+    found: list[Path] = []
+    for folder in reversed(folders[: roots[0] + 1]):
+        here = [file for file in folder.glob(f"*{suffix}.json") if file.name != sidecar_path(path).name]
+        named = [(file.stem.split("_"), file) for file in here]
+        fits = [(len(parts), file) for parts, file in named if parts[-1] == suffix and set(parts[:-1]) <= set(entities)]
+        found += [file for _, file in sorted(fits)]
+    return found
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -65,7 +103,7 @@ def json_and_cautions(path: Path) -> tuple[dict[str, object], tuple[Caution, ...
     refuse_unfetched(path)
     try:
         content = path.read_bytes()
-        text, encoding = _decoded(content)
+        text, encoding = decoded(content)
         values = json.loads(text)
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file; expected a JSON file") from None
@@ -81,8 +119,8 @@ def json_and_cautions(path: Path) -> tuple[dict[str, object], tuple[Caution, ...
     return dict(values) if not lost else {str(key): finite(value) for key, value in values.items()}, tuple(cautions)
 
 
-def _decoded(content: bytes) -> tuple[str, str | None]:
-    """Return the text of a JSON file, and its encoding where that is not UTF-8 (with or without a mark)."""
+def decoded(content: bytes) -> tuple[str, str | None]:
+    """Return the text of a JSON file or a table, and its encoding where that is not UTF-8 (with or without a mark)."""
     encoding = json.detect_encoding(content)
     if not encoding.startswith("utf-8"):
         return content.decode(encoding), encoding.upper()

@@ -19,7 +19,7 @@ from mrcore.errors import BadInputError
 from mrcore.io.bids.checks import sidecar_problems
 from mrcore.io.nifti_read import ImageFile, read_image, require_usable
 from mrcore.io.nifti_write import SCANNER_CODE, space_code, write_nifti
-from mrcore.io.sidecar import json_and_cautions, sidecar_path
+from mrcore.io.sidecar import sidecar_and_cautions, sidecar_path
 from mrcore.notes import Caution
 
 logger = logging.getLogger(__name__)
@@ -80,12 +80,9 @@ def save_labels(
 
 
 def sidecar_and_warnings(path: Path) -> tuple[dict[str, object], list[str]]:
-    """Return the values of the sidecar of the image `path`, empty where there is none, and what is wrong with it."""
-    file = sidecar_path(path)
-    if not file.is_file() and not file.is_symlink():
-        return {}, []
+    """Return the values of the sidecars of the image `path`, empty where there is none, and what is wrong with them."""
     try:
-        values, cautions = json_and_cautions(file)
+        values, cautions = sidecar_and_cautions(path)
     except BadInputError as error:
         return {}, [str(error)]
     return values, list(cautions)

@@ -163,6 +163,13 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
         metavar="mild|strong|JSON",
         help="draw artefacts of 64 mT scanners, or apply those of a file: a sidecar of mrkit, or its block Artefacts",
     )
+    group.add_argument(
+        "--pixel-bandwidth",
+        type=positive,
+        metavar="HZ",
+        help="readout bandwidth per voxel of --artefacts mild or strong, which distorts by the field's errors over it "
+        "(default: PixelBandwidth in the sidecar of --like, else drawn)",
+    )
     group.add_argument("--k-space", action="store_true", help="write the complex k-space as well")
 
 

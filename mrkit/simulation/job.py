@@ -59,6 +59,7 @@ class SimulateJob:
         wm_snr: SNR of white matter, scaling all others.
         gauge: what fixes the gains.
         artefacts: name in ARTEFACT_RANGES, or a JSON file.
+        pixel_bandwidth_hz: of the artefacts that are drawn.
         save_k_space: whether to write k-space.
     """
 
@@ -73,6 +74,7 @@ class SimulateJob:
     wm_snr: float | None = None
     gauge: Gauge = Gauge.ABSOLUTE
     artefacts: str | None = None
+    pixel_bandwidth_hz: float | None = None
     save_k_space: bool = False
 
     @property
@@ -131,6 +133,7 @@ def job_of_simulation(arguments: argparse.Namespace) -> SimulateJob:
         wm_snr=arguments.wm_snr,
         gauge=Gauge(arguments.gauge),
         artefacts=arguments.artefacts,
+        pixel_bandwidth_hz=arguments.pixel_bandwidth,
         save_k_space=arguments.k_space,
     )
 
@@ -155,6 +158,7 @@ def simulate_files(job: SimulateJob) -> list[Path]:
         wm_snr=job.wm_snr,
         gauge=job.gauge,
         artefacts=artefacts,
+        pixel_bandwidth_hz=job.pixel_bandwidth_hz,
         tissues=subject.tissues,
         mask=subject.mask,
         segmenter=subject.segmenter,
@@ -224,6 +228,7 @@ def _record(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Record
         "WmSnr": job.wm_snr,
         "Gauge": job.gauge.value,
         "Artefacts": job.artefacts,
+        **({} if job.pixel_bandwidth_hz is None else {"PixelBandwidthHz": job.pixel_bandwidth_hz}),
         "Weighting": subject.weighting,
         "Segmenter": job.common.segmenter_used,
         "Mask": job.common.mask_used,

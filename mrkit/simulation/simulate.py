@@ -11,7 +11,9 @@ from torch import Tensor
 from mrcore.data.acquisition import Acquisition
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
-from mrcore.notes import prefixed
+from mrcore.io.bids.resolution import stated_psf
+from mrcore.io.bids.values import number as stated_number
+from mrcore.notes import Caution, prefixed
 from mrcore.scans import as_scan
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
@@ -92,6 +94,7 @@ def simulate_ulf(
     wm_snr: float | None = None,
     gauge: Gauge = Gauge.ABSOLUTE,
     artefacts: Artefacts | ArtefactRange = NO_ARTEFACTS,
+    pixel_bandwidth_hz: float | None = None,
     tissues: TissueMap | None = None,
     mask: Tensor | None = None,
     segmenter: Segmenter | None = None,
@@ -112,6 +115,8 @@ def simulate_ulf(
         wm_snr: SNR of white matter, scaling all targets.
         gauge: what fixes the gains where contrasts leave them free.
         artefacts: what disturbs the scan; ranges are drawn from.
+        pixel_bandwidth_hz: readout bandwidth per voxel, in place of that of the range of `artefacts`; by default
+            `PixelBandwidth` of the real scans.
         tissues: tissue maps on the grid of `volume`; found by `segmenter` otherwise.
         mask: brain mask (bool, X, Y, Z); found otherwise.
         segmenter: what finds tissues; mrkit's HMRF-EM by default.
@@ -144,6 +149,11 @@ def simulate_ulf(
             notes.append(
                 f"the object reaches the edge of its field of view: {margin_mm:g} mm of zeros were put around it"
             )
+        if isinstance(artefacts, ArtefactRange):
+            artefacts, stated = _at_bandwidth(artefacts, pixel_bandwidth_hz, references)
+            notes += stated
+        elif pixel_bandwidth_hz is not None:
+            raise BadInputError("a pixel bandwidth changes artefacts that are drawn; give a range of artefacts, too")
         disturbed = _drawn(artefacts, padded, chosen.acquisition, seed)
         calibration, made, synthesised = _simulated(padded, seen, chosen, gauge, disturbed, seed)
         notes += [*synthesised, *made.notes, *calibration.warnings, f"protocol: {chosen.source}"]
@@ -202,13 +212,33 @@ def _preset_of(
         preset = preset_like(scan, stats, weighting(scan))
         source, _ = source_for(volume, tissues, preset.snr)
         match = matched(preset, scan, own, source, seed)
-        notes += [*doubts, *(prefixed("reference scan: ", note) for note in (*found, *stats.notes, *match.notes))]
+        _, acquired = stated_psf(scan.meta, scan.grid)
+        about = (*found, *stats.notes, *acquired, *match.notes)
+        notes += [*doubts, *(prefixed("reference scan: ", note) for note in about)]
         presets.append(match.preset)
     if len(presets) == 1:
         return presets[0], notes
     mean, target = mean_like(presets)
     # By content: images of two people may have one name, and shall not have one draw.
     return replace(mean, snr=target.draw(seed, str(volume.meta.get("SourceSHA256", "")))), notes
+
+
+def _at_bandwidth(
+    artefacts: ArtefactRange, given_hz: float | None, references: Sequence[Volume]
+) -> tuple[ArtefactRange, tuple[str, ...]]:
+    """Return the range at the bandwidth that the user or the sidecars of the real scans state."""
+    if given_hz is not None:
+        return replace(artefacts, bandwidth_hz=(given_hz, given_hz)), ()
+    try:
+        found = [hz for scan in references if (hz := stated_number(scan.meta, "PixelBandwidth")) is not None]
+    except BadInputError as error:
+        return artefacts, (Caution(f"reference scan: {error}; the bandwidth is drawn"),)
+    if not found:
+        return artefacts, ()
+    low, high = min(found), max(found)
+    listed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    note = f"artefacts: readout of {listed} Hz per voxel, PixelBandwidth of the reference scan"
+    return replace(artefacts, bandwidth_hz=(low, high)), (note,)
 
 
 def _drawn(artefacts: Artefacts | ArtefactRange, volume: Volume, acquisition: Acquisition, seed: int) -> Artefacts:

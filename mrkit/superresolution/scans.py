@@ -63,14 +63,15 @@ def psf_of(scan: Volume) -> tuple[Psf, Notes]:
     What the user gave comes first, then what a sidecar of mrkit states for this grid, then what that of a converter
     says of slices and acquired matrix; one voxel on every axis where nothing is said.
     """
-    given = scan.meta.get(GIVEN_KEY)
-    if isinstance(given, GivenResolution):
-        return stated_psf(scan.meta, scan.grid, given)
-    if "Acquisition" in scan.meta:
+    given = scan.meta.get(GIVEN_KEY, NOTHING_GIVEN)
+    if not isinstance(given, GivenResolution):
+        raise BadInputError(f"{GIVEN_KEY} in the meta of a scan must be a GivenResolution, got {given!r}")
+    if given == NOTHING_GIVEN and "Acquisition" in scan.meta:
         acquisition = from_json(scan.meta)
         if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
             return acquisition.psf, ("point spread: from the scan's sidecar",)
-    return stated_psf(scan.meta, scan.grid)
+    psf, notes = stated_psf(scan.meta, scan.grid, given)
+    return psf, notes or ("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis",)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,12 +50,12 @@ def preset_like(scan: Volume, stats: ContrastStats, weighting: str) -> Preset:
     slice_axis = slice_axis_of(scan.grid)
     voxel_mm = in_order(scan.grid.spacing_mm, scan_axes(scan.grid, slice_axis))
     sequence, field_t, sequence_notes = _sequence(scan.meta, weighting)
-    along, psf_notes = stated_psf(scan.meta, scan.grid)
+    along, _ = stated_psf(scan.meta, scan.grid)
     first, second, third = (along[axis] for axis in scan_axes(scan.grid, slice_axis))
     acquisition = Acquisition(field_t, voxel_mm, sequence, psf=(first, second, third), slice_axis=slice_axis)
     source = f"measured in {scan.meta.get('SourceFile', 'the reference scan')}; noise: {stats.noise_method}"
     snr = dict(zip(stats.names, stats.snr, strict=True))
-    return Preset("like", acquisition, snr, "; ".join((source, *sequence_notes, *psf_notes, PSF_SOURCE)))
+    return Preset("like", acquisition, snr, "; ".join((source, *sequence_notes, PSF_SOURCE)))
 
 
 def mean_like(presets: Many[Preset], tolerance: float = 0.05) -> tuple[Preset, TargetSnr]:

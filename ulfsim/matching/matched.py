@@ -44,7 +44,7 @@ def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, se
 
     `tissues` are those of `scan`. Edges in an image are softer than its PSF, as borders are folded and
     cross voxels at a slant: so the PSF is found by simulating scans of `source`, with noise, until their edge spread
-    is that of `scan`, measured in the same way. Truncation stays on all axes. Where the source itself is blunter than
+    is that of `scan`, measured in the same way. Band limits stay as they are. Where the source itself is blunter than
     the scan, no blur is added; where an axis has too few edges, the PSF stays as it was. Both are said in the notes.
 
     The colour of the noise is that of the air. Noise that was measured by residuals holds some anatomy and loses some
@@ -73,7 +73,7 @@ def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, se
         if by_residuals:
             found, residual_notes = with_residuals_of(preset, scan, tissues, trial_of(preset, source, seed), colour)
     listed = ", ".join(f"{f:.2g}" for f in fwhm_mm)
-    text = found.source.replace(PSF_SOURCE, f"PSF: truncation and Gaussians of {listed} mm FWHM, by the scan's edges")
+    text = found.source.replace(PSF_SOURCE, f"PSF: Gaussians of {listed} mm FWHM, by the scan's edges")
     notes = (*notes, *_width_notes(fwhm_mm, wanted, reached), *residual_notes)
     return Match(replace(found, source=text), wanted, reached, notes)
 

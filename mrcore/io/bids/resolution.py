@@ -26,7 +26,6 @@ GEOMETRY_KEYS = (
 """Keys that hold for a scan's own voxels only, not for what is made of it."""
 _ROUNDING = 0.02
 _INTERPOLATED = 1.05
-_ASSUMED = "point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis"
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,11 @@ NOTHING_GIVEN = GivenResolution()
 def stated_psf(
     values: Mapping[str, object], grid: Grid, given: GivenResolution = NOTHING_GIVEN
 ) -> tuple[Psf, tuple[str, ...]]:
-    """Return the point spread along the voxel axes of a scan on `grid` by its sidecar, and how it was found.
+    """Return the point spread along the voxel axes of a scan on `grid` by its sidecar, and what was taken from that.
 
     Each axis has a Gaussian of the acquired width (FWHM), and the band of the acquired voxel. Slices that leave gaps or
     overlap, and those of a 2-D acquisition, have a profile as wide as they are thick, and no band limit: what is
-    between them was not seen. Where nothing is said all widths are one voxel.
+    between them was not seen. Where nothing is said all widths are one voxel, and there are no notes.
 
     The keys are those that dcm2niix writes: `SliceThickness` against the distance of the voxels (`SpacingBetweenSlices`
     tells the axis), `MRAcquisitionType`; `AcquisitionMatrixPE` against `ReconMatrixPE` and `PercentPhaseFOV` (all
@@ -84,7 +83,7 @@ def stated_psf(
         banded = AxisPsf(gaussian_fwhm_mm=thickness_mm, band_mm=thickness_mm)
         psf[axis] = banded if overlap else AxisPsf(gaussian_fwhm_mm=thickness_mm, truncate=False)
     notes = (*doubt, *across, *within)
-    return (psf[0], psf[1], psf[2]), notes or (_ASSUMED,)
+    return (psf[0], psf[1], psf[2]), notes
 
 
 @dataclass(frozen=True)

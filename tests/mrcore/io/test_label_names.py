@@ -94,3 +94,11 @@ def test_whole_numbers_are_whole_to_half_a_step_of_the_files_scaling(tmp_path):
 def test_values_between_whole_numbers_are_no_labels(tmp_path):
     with pytest.raises(BadInputError, match="between whole numbers"):
         load_tissues(write(tmp_path / "seg.nii.gz", 0.9, 2, 3, dtype=np.float32))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
+def test_tables_of_any_encoding_are_read(tmp_path, encoding):
+    path = write(tmp_path / "sub-01_dseg.nii.gz", 1, 2, 3)
+    table = BIDS_TABLE.replace("Background", "R\u00fcckseite")
+    (tmp_path / "dseg.tsv").write_bytes(table.encode(encoding))
+    assert planes(load_tissues(path))[1:4] == ["GM", "WM", "CSF"]

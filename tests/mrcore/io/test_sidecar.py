@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mrcore.errors import BadInputError
-from mrcore.io.sidecar import json_and_cautions, read_json
+from mrcore.io.sidecar import json_and_cautions, read_json, read_sidecar
 from mrcore.io.volumes import load_volume
 from mrkit.cli import main
 
@@ -73,6 +73,32 @@ def test_a_doubtful_sidecar_is_used_and_warned_of(tmp_path, caplog):
     assert "read as Latin-1" in encoding
     assert "for SAR: not used" in number
     assert "not used" in caplog.text
+
+
+def test_values_are_inherited_within_a_dataset_and_the_nearest_file_counts(tmp_path):
+    """BIDS' inheritance principle: same ending, no entity that the image lacks, the nearest file wins."""
+    anat = tmp_path / "sub-01" / "anat"
+    anat.mkdir(parents=True)
+    path = image(anat / "sub-01_acq-x_T1w.nii")
+    files = {
+        tmp_path / "T1w.json": {"EchoTime": 1e-3, "FlipAngle": 9, "MagneticFieldStrength": 3},
+        tmp_path / "acq-x_T1w.json": {"FlipAngle": 8},
+        tmp_path / "acq-y_T1w.json": {"FlipAngle": 7},
+        tmp_path / "T2w.json": {"FlipAngle": 90},
+        tmp_path / "sub-01" / "sub-01_T1w.json": {"EchoTime": 2e-3},
+        anat / "sub-01_acq-x_T1w.json": {"InversionTime": 0.9},
+    }
+    for file, values in files.items():
+        file.write_text(json.dumps(values))
+    assert read_sidecar(path) == {"InversionTime": 0.9}, "no dataset, no inheritance"
+    (tmp_path / "dataset_description.json").write_text("{}")
+    assert read_sidecar(path) == {
+        "InversionTime": 0.9,
+        "EchoTime": 2e-3,
+        "FlipAngle": 8,
+        "MagneticFieldStrength": 3,
+    }
+    assert load_volume(path).meta["FlipAngle"] == 8
 
 
 def test_info_prints_valid_json_of_any_sidecar(tmp_path, capsys):

@@ -1,12 +1,14 @@
 """What a command's files and options make of a job."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from mrcore.data.grid import Grid
-from mrcore.data.volume import Volume
+from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import MissingExtraError
+from mrcore.io.tissues import save_tissues
 from mrcore.io.volumes import save_volume
 from mrcore.phantom import digital_head, head_grid
 from mrkit.anatomy.subject import read_subject
@@ -45,3 +47,27 @@ def test_job_says_what_mask_and_tissues_come_from(tmp_path):
     given = Job(scan, tmp_path, tissues=(Path("t.nii.gz"),), segmenter="fast")
     assert (given.mask_used, given.segmenter_used) == ("given tissue maps", "given tissue maps")
     assert Job(scan, tmp_path, segmenter="fast").segmenter_used == "fast"
+
+
+def test_tissues_that_rounding_has_moved_are_laid_on_the_image(tmp_path, caplog):
+    head = digital_head(head_grid(32), seed=0)
+    save_volume(head.image, tmp_path / "hf_T1w.nii.gz", sidecar={"SeriesDescription": "T1 (AXI)"})
+    affine = head.tissues.grid.affine.copy()
+    affine[0, 3] += 0.03
+    moved = TissueMap(head.tissues.prob, head.tissues.names, Grid(head.tissues.grid.shape, affine))
+    maps = save_tissues(moved, tmp_path, "moved")
+    with caplog.at_level(logging.WARNING):
+        subject = read_subject(Job(tmp_path / "hf_T1w.nii.gz", tmp_path / "out", tissues=(maps[0],)))
+    assert subject.tissues.grid is subject.volume.grid
+    assert "lie 0.03 mm apart" in caplog.text
+
+
+def test_a_sidecar_that_contradicts_the_name_is_followed_and_warned_of(tmp_path, caplog):
+    head = digital_head(head_grid(32), seed=0)
+    save_volume(head.image, tmp_path / "hf_T1w.nii.gz", sidecar={"SeriesDescription": "T2 (AXI)"})
+    with caplog.at_level(logging.WARNING):
+        assert read_subject(Job(tmp_path / "hf_T1w.nii.gz", tmp_path)).weighting == "T2w"
+        assert "hf_T1w.nii.gz is taken as T2w, as SeriesDescription in its sidecar says" in caplog.text
+        caplog.clear()
+        assert read_subject(Job(tmp_path / "hf_T1w.nii.gz", tmp_path, weighting="T1w")).weighting == "T1w"
+    assert caplog.text == ""

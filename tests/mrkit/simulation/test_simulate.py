@@ -10,6 +10,7 @@ from mrcore.metrics.overlap import dice_by_tissue
 from mrcore.phantom import digital_head, head_grid
 from mrcore.spatial.resampling import resample
 from mrkit.simulation.simulate import simulate_ulf
+from ulfsim.artefacts.artefacts import to_json as artefacts_to_json
 from ulfsim.artefacts.draws import STRONG
 
 
@@ -104,6 +105,32 @@ def test_several_real_scans_give_a_distribution(head):
     assert done[0].acquisition.voxel_mm == pytest.approx((1.6, 1.6, 5.0))
     with pytest.raises(BadInputError, match="2 reference scans need as many tissue maps, got 1"):
         simulate_ulf(head.image, tissues=head.tissues, like=given["like"], like_tissues=given["like_tissues"][:1])
+
+
+def _bandwidths_hz(values) -> set[float]:
+    """All bandwidths in JSON values of artefacts."""
+    if isinstance(values, dict):
+        own = {values["bandwidth_hz"]} if "bandwidth_hz" in values else set()
+        return own.union(*map(_bandwidths_hz, values.values()))
+    return set().union(*map(_bandwidths_hz, values)) if isinstance(values, list | tuple) else set()
+
+
+def test_bandwidth_of_drawn_artefacts_may_be_given(head):
+    given = {"artefacts": STRONG, "tissues": head.tissues, "seed": 1}
+    drawn = simulate_ulf(head.image, pixel_bandwidth_hz=130.0, **given)
+    assert _bandwidths_hz(artefacts_to_json(drawn.simulation.artefacts)) == {130.0}
+    with pytest.raises(BadInputError, match="give a range of artefacts"):
+        simulate_ulf(head.image, tissues=head.tissues, pixel_bandwidth_hz=130.0)
+
+
+@pytest.mark.slow
+def test_bandwidth_of_drawn_artefacts_is_that_of_the_real_scan(head):
+    made = simulate_ulf(head.image, tissues=head.tissues, wm_snr=60.0)
+    like = Volume(made.scan.data, made.scan.grid, {"PixelBandwidth": 97})
+    given = {"artefacts": STRONG, "tissues": head.tissues, "seed": 1}
+    done = simulate_ulf(head.image, like=like, like_tissues=[made.scan_tissues], **given)
+    assert _bandwidths_hz(artefacts_to_json(done.simulation.artefacts)) == {97.0}
+    assert any("readout of 97 Hz per voxel" in note for note in done.notes)
 
 
 def test_artefacts_are_drawn_from_ranges_and_applied_as_they_are(head, simulated):

@@ -144,6 +144,17 @@ def test_a_saved_field_is_rendered_with_other_voxels(trusted, tmp_path):
     assert main(["render", str(field), str(tmp_path), "--voxel", "4.2"]) == 2, "nothing is overwritten"
 
 
+def test_a_field_is_rendered_on_the_grid_of_any_file(trusted, tmp_path):
+    """Only the header is looked at: four volumes of NaN have a grid, too."""
+    scan = nib.load(trusted / "sub-01_T1w.nii.gz")
+    values = np.full((*scan.shape, 4), np.nan, np.float32)
+    nib.Nifti1Image(values, scan.affine).to_filename(tmp_path / "like.nii.gz")
+    field = trusted / "out" / "sub-01_T1w_sr_field.safetensors"
+    assert main(["render", str(field), str(tmp_path / "there"), "--like", str(tmp_path / "like.nii.gz")]) == 0
+    rendered = load_volume(tmp_path / "there" / "sub-01_T1w_sr_field.nii.gz")
+    assert rendered.grid.matches(load_volume(trusted / "sub-01_T1w.nii.gz").grid)
+
+
 def test_a_preview_makes_no_fit(tmp_path):
     assert superresolve(tmp_path, "out", "--preview", "--no-report") == 0
     sidecar = json.loads((tmp_path / "out" / "sub-01_T1w_sr.json").read_text())

@@ -39,7 +39,6 @@ def test_gaps_between_slices_of_the_real_scan_are_in_its_preset():
     preset = preset_like(Volume(scan.data, scan.grid, meta), stats, "T1w")
     assert [axis.gaussian_fwhm_mm for axis in preset.acquisition.psf] == pytest.approx([1.7, 1.6, 4.0])
     assert [axis.truncate for axis in preset.acquisition.psf] == [True, True, False]
-    assert "gaps of 1 mm" in preset.source
     # An echo time of milliseconds stays unknown, it does not become 6.1 s.
     assert preset.acquisition.sequence == PulseSequence("T1w", tr_s=1.1, ti_s=0.45)
 

@@ -59,7 +59,7 @@ PHILIPS = {
 def test_contiguous_slices_of_a_3d_scan_are_one_voxel_and_nothing_is_noted_twice():
     psf, notes = stated_psf(SWOOP, grid(1.6, 1.6, 5.0))
     assert psf == gaussian_psf(grid(1.6, 1.6, 5.0).spacing_mm)
-    assert notes == ("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis",)
+    assert notes == ()
     assert stated_psf({}, grid(1.6, 1.6, 5.0)) == (psf, notes)
 
 
