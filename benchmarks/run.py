@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, str] = MappingProxyType(
         "superresolution": "per-subject INR against interpolation, Tikhonov and Huber-TV on real brains",
         "fingerprinting": "T1, T2 and PD from undersampled k-space by MRI2Qmap and others, and what they cost",
         "segmentation": "tissue segmentation against labels and other programs",
+        "enhancement": "a trained network against what the scan alone gives, on brains that it never saw",
     }
 )
 """Names, which are also those of the folders, and what each shows."""

@@ -32,6 +32,7 @@ from .phantom import Phantom as Phantom
 from .phantom import digital_head as digital_head
 from .phantom import head_grid as head_grid
 from .random import seeded as seeded
+from .scan_cubes import ScanCubes as ScanCubes
 from .segmentation.tissues import HmrfSettings as HmrfSettings
 from .segmentation.tissues import Segmentation as Segmentation
 from .segmentation.tissues import segment as segment
@@ -41,3 +42,5 @@ from .spatial.registration import RegisterSettings as RegisterSettings
 from .spatial.registration import Registration as Registration
 from .spatial.registration import register as register
 from .spatial.resampling import resample as resample
+from .wiener import GaussianSolver as GaussianSolver
+from .wiener import gaussian_solver as gaussian_solver

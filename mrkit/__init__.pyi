@@ -1,5 +1,7 @@
 from .anatomy.template import Template as Template
 from .anatomy.template import load_template as load_template
+from .enhancement.enhance import Enhanced as Enhanced
+from .enhancement.enhance import enhance as enhance
 from .files.images import load as load
 from .files.images import save as save
 from .files.provenance import Record as Record

@@ -11,8 +11,10 @@ from typing import NoReturn, TextIO
 
 from mrcore.errors import MrkitError
 from mrkit.demo import command as commands_demo
+from mrkit.enhancement import command as commands_enhance
 from mrkit.fidelity import command as commands_fidelity
 from mrkit.info import command as commands_info
+from mrkit.iqt_training import command as commands_train_iqt
 from mrkit.measurement import command as commands_measure
 from mrkit.quantification import command as commands_quantify
 from mrkit.rendering import command as commands_render
@@ -85,7 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
         commands_fidelity,
         commands_info,
         commands_measure,
+        commands_enhance,
         commands_train_denoiser,
+        commands_train_iqt,
         commands_demo,
     ):
         module.add_parser(commands, common)

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("mrcore", "ulfsim", "inr", "recon", "mrkit")
+PACKAGES = ("mrcore", "ulfsim", "inr", "recon", "iqt", "mrkit")
 PUBLIC = [
     ".".join(path.parent.relative_to(ROOT).parts) for name in PACKAGES for path in (ROOT / name).rglob("__init__.pyi")
 ]

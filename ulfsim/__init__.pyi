@@ -6,6 +6,11 @@ from .artefacts.draws import ArtefactRange as ArtefactRange
 from .artefacts.draws import draw_artefacts as draw_artefacts
 from .calibration.gains import Calibration as Calibration
 from .calibration.gains import calibrate as calibrate
+from .cubes.anatomy import CubeAnatomy as CubeAnatomy
+from .cubes.anatomy import image_anatomy as image_anatomy
+from .cubes.anatomy import label_anatomy as label_anatomy
+from .cubes.cubes import CubeSettings as CubeSettings
+from .cubes.cubes import draw_cubes as draw_cubes
 from .dataset import Pair as Pair
 from .dataset import SimulatedPairs as SimulatedPairs
 from .dataset import SourceFiles as SourceFiles

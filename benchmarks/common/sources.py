@@ -14,7 +14,7 @@ from common.store import ROOT, code_version
 
 WEIGHTS = {"mrcore/denoisers/files.py": ("mrcore/denoisers/weights/*.safetensors",)}
 """What modules read beside their code, by patterns from the project's root."""
-PACKAGES = ("mrcore", "ulfsim", "inr", "recon", "mrkit")
+PACKAGES = ("mrcore", "ulfsim", "inr", "recon", "iqt", "mrkit")
 
 
 def sources_of(*modules: str, root: Path = ROOT) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from torch import Tensor
 from mrcore.data.grid import Grid
 from mrcore.denoisers.unet import DenoiserNet
 from mrcore.errors import BadInputError
-from mrcore.random import seeded
+from mrcore.random import below, chance, log_uniform, seeded, uniform
 from mrcore.signals.steady_state import inversion_recovery, spin_echo, spoiled_gre
+from mrcore.spatial.cropping import cut_box
 
 Contrast = Callable[[Tensor], Tensor]
 """From layers (C, ...) to an image (...)."""
@@ -111,7 +112,7 @@ def label_anatomy(name: str, labels: Tensor, grid: Grid) -> Anatomy:
 
     def draw(generator: torch.Generator) -> Contrast:
         values = torch.rand(len(codes), generator=generator)
-        if _chance(0.8, generator):
+        if chance(0.8, generator):
             values[codes == 0] = 0.0
         return lambda layers: values[layers[0].long()]
 
@@ -183,39 +184,28 @@ def _anatomy(
 
 def _patch(anatomy: Anatomy, settings: PatchSettings, generator: torch.Generator) -> Tensor:
     """Return one patch (X, Y[, Z]) of a contrast whose 99th percentile over the whole head is 1."""
-    zoom = _uniform(1.0, 1.6, generator) if _chance(0.5, generator) else 1.0
+    zoom = uniform(1.0, 1.6, generator) if chance(0.5, generator) else 1.0
     sides = [math.ceil(zoom * settings.size)] * 3
     if settings.n_dims == 2:
-        across = anatomy.planes[_below(len(anatomy.planes), generator)]
+        across = anatomy.planes[below(len(anatomy.planes), generator)]
         sides[across] = 1
-    layers = _cut(anatomy.layers, anatomy.centres[_below(len(anatomy.centres), generator)], sides)
+    layers = cut_box(anatomy.layers, anatomy.centres[below(len(anatomy.centres), generator)].tolist(), sides)
     contrast = anatomy.draw_contrast(generator)
     image = contrast(layers) / max(_percentile(contrast(anatomy.sampled)), 1e-6)
     if settings.n_dims == 2:
         image = image.squeeze(across)
     axes = torch.randperm(image.ndim, generator=generator).tolist()
-    image = image.permute(axes).flip([axis for axis in range(image.ndim) if _chance(0.5, generator)])
+    image = image.permute(axes).flip([axis for axis in range(image.ndim) if chance(0.5, generator)])
     if anatomy.is_sharp:
-        image = _smoothed(image, _uniform(0.0, 0.33, generator))
+        image = _smoothed(image, uniform(0.0, 0.33, generator))
     if zoom > 1:
         image = _resized(image, settings.size)
     return image * _gain(image, generator)
 
 
-def _cut(layers: Tensor, centre: Tensor, sides: list[int]) -> Tensor:
-    """Return the box of `sides` voxels around `centre`, 0 outside the layers."""
-    low = [int(c) - n // 2 for c, n in zip(centre, sides, strict=True)]
-    inner = tuple(slice(max(0, a), max(0, a + n)) for a, n in zip(low, sides, strict=True))
-    out = torch.zeros((len(layers), *sides))
-    part = layers[(slice(None), *inner)]
-    start = [max(0, -a) for a in low]
-    out[(slice(None), *(slice(s, s + n) for s, n in zip(start, part.shape[1:], strict=True)))] = part
-    return out
-
-
 def _image_contrast(generator: torch.Generator) -> Contrast:
-    power = math.exp(_uniform(-0.5, 0.5, generator))
-    inverted = _chance(0.2, generator)
+    power = math.exp(uniform(-0.5, 0.5, generator))
+    inverted = chance(0.2, generator)
 
     def contrast(layers: Tensor) -> Tensor:
         image = layers[0].pow(power)
@@ -226,9 +216,9 @@ def _image_contrast(generator: torch.Generator) -> Contrast:
 
 def _sequence_contrast(generator: torch.Generator) -> Contrast:
     """Draw times and angles so that T1w, T2w, PDw, FLAIR, STIR and MPRAGE-like images all occur."""
-    kind, te_s = _below(3, generator), _log_uniform(0.005, 0.15, generator)
-    tr_s, flip_deg = _log_uniform(0.2, 6.0, generator), _uniform(5.0, 60.0, generator)
-    ti_s = _log_uniform(0.15, 3.0, generator)
+    kind, te_s = below(3, generator), log_uniform(0.005, 0.15, generator)
+    tr_s, flip_deg = log_uniform(0.2, 6.0, generator), uniform(5.0, 60.0, generator)
+    ti_s = log_uniform(0.15, 3.0, generator)
 
     def contrast(layers: Tensor) -> Tensor:
         t1_s, t2_s = layers[:2].clamp_min(1e-3)
@@ -268,19 +258,3 @@ def _interpolated(image: Tensor, shape: list[int]) -> Tensor:
 def _percentile(values: Tensor) -> float:
     flat = values.reshape(-1)[:: max(1, values.numel() // 2_000_000)].numpy()
     return float(np.percentile(flat, 99))
-
-
-def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-def _log_uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return math.exp(_uniform(math.log(low), math.log(high), generator))
-
-
-def _below(n: int, generator: torch.Generator) -> int:
-    return int(torch.randint(n, (), generator=generator))
-
-
-def _chance(probability: float, generator: torch.Generator) -> bool:
-    return _uniform(0.0, 1.0, generator) < probability
