@@ -14,18 +14,20 @@ from torch import Tensor
 from iqt.audit.checks import Audit, audit_image
 from iqt.files import RestorerCard, TrainedRestorer
 from iqt.restoring import Restoration, restore, tethered
-from mrcore.data.acquisition import Psf, from_json, gaussian_psf
+from mrcore.data.acquisition import Psf, from_json
 from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid, Triple
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator
+from mrcore.io.bids.resolution import stated_psf
 from mrcore.noise_estimate import estimate_noise
 from mrcore.notes import Caution
 from mrcore.operators.separable import SeparableOp
+from mrcore.scans import as_scan
 from mrcore.spatial.cropping import crop_to
 from mrcore.spatial.resampling import resample
-from mrkit.anatomy.brain import find_brain, to_float32
+from mrkit.anatomy.brain import find_brain
 
 LEVEL_QUANTILE = 0.9
 """The quantile of intensities in the brain that is 1 for the network, as in its training."""
@@ -90,7 +92,7 @@ def enhance(
     Raises:
         BadInputError: a scan outside the network's ranges, a brain that cannot be found, numbers out of range.
     """
-    scan = to_float32(scan)
+    scan, seen = as_scan(scan)
     if mask is None:
         mask, how = find_brain(scan)
     else:
@@ -99,7 +101,7 @@ def enhance(
     if level <= 0:
         raise BadInputError("the scan shows nothing inside the brain mask; is the mask on the scan's grid?")
     noise, noise_note = _noise(scan, mask, noise_sd)
-    point_spread, psf_note = (psf, "point spread: as given") if psf is not None else _psf_of(scan)
+    point_spread, psf_notes = (psf, ("point spread: as given",)) if psf is not None else _psf_of(scan)
     order = _slices_last(scan.grid)
     turned, inside = _turned(scan, order), mask.permute(order)
     spread = cast("Psf", tuple(point_spread[axis] for axis in order))
@@ -124,7 +126,7 @@ def enhance(
         residual_z=Volume(verdict.residual.z.permute(back), scan.grid),
         mask=mask,
         audit=verdict,
-        notes=(*(Caution(text) for text in outside), *verdict.findings, how, noise_note, psf_note),
+        notes=(*(Caution(text) for text in outside), *seen, *verdict.findings, how, noise_note, *psf_notes),
     )
 
 
@@ -163,13 +165,13 @@ def _noise(scan: Volume, mask: Tensor, given: float | None) -> tuple[float, str]
     return found.sd, found.message if found.plausible else Caution(found.message)
 
 
-def _psf_of(scan: Volume) -> tuple[Psf, str]:
+def _psf_of(scan: Volume) -> tuple[Psf, tuple[str, ...]]:
     if "Acquisition" in scan.meta:
         acquisition = from_json(scan.meta)
         if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
-            return acquisition.psf, "point spread: from the scan's sidecar"
-    note = "point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis"
-    return gaussian_psf(scan.grid.spacing_mm), note
+            return acquisition.psf, ("point spread: from the scan's sidecar",)
+    psf, notes = stated_psf(scan.meta, scan.grid)
+    return psf, notes or ("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis",)
 
 
 def _slices_last(grid: Grid) -> tuple[int, int, int]:

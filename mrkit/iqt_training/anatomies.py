@@ -17,7 +17,8 @@ from mrcore.errors import BadInputError, MrkitError
 from mrcore.io.label_codes import tissue_of_codes
 from mrcore.io.sidecar import file_sha256
 from mrcore.io.volumes import load_volume
-from mrkit.anatomy.brain import find_brain, to_float32
+from mrcore.scans import as_scan
+from mrkit.anatomy.brain import find_brain
 from mrkit.files.kept import Kept, KeptPart
 from mrkit.iqt_training.config import Group, TrainingConfig
 from mrkit.progress import stages
@@ -84,7 +85,7 @@ def _anatomy(path: Path, group: Group, digest: str, folder: Path, *, is_labels: 
 
 
 def _image(path: Path) -> KeptPart:
-    volume = to_float32(load_volume(path))
+    volume, _ = as_scan(load_volume(path))
     _require_fine(path, volume.grid)
     brain, how = find_brain(volume)
     image, brain = _canonical(volume.data, volume.grid), _canonical(brain, volume.grid)

@@ -30,7 +30,7 @@ licences = {{ a_ = "CC0" }}
 def heads(tmp_path_factory):
     """Brains of about 100 mm at 1.3 mm, and a label map."""
     made = tmp_path_factory.mktemp("heads")
-    head = digital_head(head_grid(80))
+    head = digital_head(head_grid(80), texture=0.03)
     affine = np.diag([1.3, 1.3, 1.3, 1.0])
     for name, data in (
         ("a_T1w", head.image.data * head.mask),
