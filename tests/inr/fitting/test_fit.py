@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from inr.fields.base import slabs_of
 from inr.fields.hashgrid import HashGrid
 from inr.fields.multilevel import FieldSettings
 from inr.fields.siren import Siren
-from inr.fitting.fit import FitSettings, _batches, fit
+from inr.fitting.fit import FitSettings, _batches, _Problem, fit
 from inr.losses import absolute_misfit, data_term, dice_cross_entropy, rician_misfit, total_variation
 from inr.scans.single import OneScan, with_bias
+from inr.scans.stacks import Stack, Stacks
 from inr.voxels import cubic, tikhonov
 from mrcore.data.acquisition import gaussian_psf
 from mrcore.data.grid import Grid
@@ -354,3 +356,19 @@ def test_divergence_is_an_error_and_not_an_image(case):
 def test_empty_foreground_is_an_error(case):
     with pytest.raises(BadInputError, match="foreground is empty"):
         run(case, foreground=torch.zeros_like(case.mask))
+
+
+def test_a_contrast_that_is_given_twice_keeps_the_balance_of_data_and_variation(case):
+    """Two equal images with two equal scans: data and variation both count twice, the objective a voxel stays."""
+    scan_grid = grid((38, 38, 19), (5.0, 5.0, 10.0))
+    stack = Stack(Volume(case.scan, scan_grid), SD, gaussian_psf(scan_grid.spacing_mm))
+    no_tissues = SimpleNamespace(loss=lambda logits: logits.new_zeros(()))
+    found = []
+    for n in (1, 2):
+        data = Stacks(tuple(dataclasses.replace(stack, contrast=c) for c in range(n)), case.lattice)
+        start = (case.start * case.mask)[None].repeat(n, 1, 1, 1)
+        problem = _Problem(case.lattice, start, case.mask, case.mask, case.tissues.prob[:, case.mask])
+        outputs = torch.zeros(n + 3, int(case.mask.sum()))
+        settings = dataclasses.replace(QUICK, tv_weight=2.0, tv_smoothing=1e-6)
+        found.append(float(problem.objective(outputs, data, no_tissues, None, settings)) / data.n_values)
+    assert found[1] == pytest.approx(found[0], rel=1e-3)

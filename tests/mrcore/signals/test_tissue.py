@@ -20,6 +20,9 @@ def test_log_log_interpolation_by_hand():
     found = relaxation("X", 2.0, table)
     assert found.t1_s == pytest.approx(0.4)
     assert found.t1_spread_s == pytest.approx(0.4 * 0.2)
+    # A quarter of the way: three parts of the spread at 1 T, 10 %, and one of that at 4 T, 30 %.
+    quarter = relaxation("X", math.sqrt(2), table)
+    assert quarter.t1_spread_s / quarter.t1_s == pytest.approx(0.15)
 
 
 def _tissue(*points):

@@ -4,6 +4,7 @@ import pytest
 
 import mrkit
 from mrcore.phantom import digital_head, head_grid
+from mrkit.measurement.measured import as_text
 from mrkit.measurement.plots import edge_plots
 
 
@@ -23,3 +24,9 @@ def test_an_edge_of_no_width_is_a_step(found):
         assert fitted.y[0] == 0
         assert fitted.y[-1] == 1
         assert "0.00 mm" in plot.title
+
+
+def test_the_error_of_the_noise_is_said_as_the_intervals_are(found):
+    """A standard error of 10 % is a 95 % interval of 20 % to either side."""
+    uncertain = replace(found, contrast=replace(found.contrast, noise_error=0.1))
+    assert "+- 20 % (" in as_text(uncertain)

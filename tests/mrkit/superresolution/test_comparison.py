@@ -1,6 +1,7 @@
 """The comparison of methods on a scan without a truth: what is judged, and how it is shown."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,3 +120,22 @@ def test_contrast_to_noise_of_two_levels(ready):
     vague = TissueMap(0.5 * ready.tissues.prob, TISSUES, LATTICE)
     assert contrast_of(noisy, vague) == (None, None)
     assert not math.isnan(michelson)
+
+
+def test_errors_of_scans_count_in_the_noise_of_each():
+    """Two scans, one with ten times the noise of the other, whose errors are all three times their noise."""
+    views = [SimpleNamespace(noise_sd=sd) for sd in (0.02, 0.2)]
+    errors = [torch.full((50,), 0.06), torch.full((20,), -0.6)]
+    assert comparison._Judge._rms(SimpleNamespace(views=views), errors) == pytest.approx(3.0)
+
+
+def test_the_noise_of_a_contrast_is_the_root_mean_square_of_both_tissues():
+    """By hand: white matter 10 +- 1, grey matter 5 +- 3, so that the noise is sqrt(5) and not 2."""
+    sign = 1 - 2 * (torch.arange(24) % 2).float()
+    white = torch.zeros(LATTICE.shape, dtype=torch.bool)
+    white[:12] = True
+    image = torch.where(white, 10 + sign[None, :, None], 5 + 3 * sign[None, :, None])
+    prob = torch.stack([torch.zeros(LATTICE.shape), (~white).float(), white.float()])
+    michelson, cnr = contrast_of(image, TissueMap(prob, TISSUES, LATTICE))
+    assert michelson == pytest.approx(1 / 3, rel=1e-4)
+    assert cnr == pytest.approx(5 / math.sqrt(5), rel=1e-3)

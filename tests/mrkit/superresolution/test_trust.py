@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from mrkit.report.report import Report, build_page
 from mrkit.superresolution.contrast import target_variance
 from mrkit.superresolution.fitting import FitPlan, Guess, _linear, align_guess, refit, started_from
 from mrkit.superresolution.prepare import Prepared
-from mrkit.superresolution.trust import Trust, _total_sd, kept_members, residual_whiteness, trust
+from mrkit.superresolution.trust import Trust, _on_output, _total_sd, kept_members, residual_whiteness, trust
 from mrkit.superresolution.trust_page import trust_figures, whiteness_plot, whiteness_table
 
 LATTICE, SCAN = grid((32, 32, 30), (2.0,) * 3), grid((32, 32, 12), (2.0, 2.0, 5.0))
@@ -243,3 +244,9 @@ def test_an_image_differs_from_the_others_by_its_own_spread_and_by_that_of_their
     added = float((sd[spread].square() - sd[0.0].square()).mean())
     draws = spread * torch.randn(3, 200_000, generator=seeded(0, "draws"))
     assert added == pytest.approx(float((draws[0] - draws[1:].mean(0)).var()), rel=0.02)
+
+
+def test_maps_have_the_intensities_of_the_scans_of_their_contrast(ready):
+    two = SimpleNamespace(scales=(200.0, 30.0), lattice=ready.lattice, output_grid=ready.output_grid)
+    found = [float(_on_output(two, torch.ones(LATTICE.shape), contrast).data.max()) for contrast in (0, 1)]
+    assert found == [200.0, 30.0]

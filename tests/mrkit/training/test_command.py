@@ -10,6 +10,7 @@ import torch
 from mrcore.denoisers.files import load_denoiser
 from mrcore.phantom import digital_head, head_grid
 from mrkit.cli import main
+from mrkit.training import job
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,13 @@ def test_bad_data_are_refused_and_nothing_is_written(folder, tmp_path, capsys, a
 def test_name_of_another_kind_is_refused(folder, tmp_path, capsys):
     assert call("train-denoiser", tmp_path / "net.pt", "--images", folder / "t1w") == 2
     assert ".safetensors" in capsys.readouterr().err
+
+
+def test_relaxation_maps_are_read_in_milliseconds(folder, monkeypatch):
+    """The same anatomy as that of the head in seconds, up to the rounding of its slices."""
+    seen = {}
+    monkeypatch.setattr(job, "maps_anatomy", lambda _, t1_s, t2_s, pd, planes: seen.update(t1=t1_s, t2=t2_s, pd=pd))
+    job._maps(folder / "maps.npz")
+    head = digital_head(head_grid(48))
+    for name, truth in (("t1", head.t1_s), ("t2", head.t2_s), ("pd", head.pd)):
+        assert torch.allclose(seen[name], truth.movedim(2, 0), rtol=1e-5), name
