@@ -51,7 +51,7 @@ class LrtvSettings:
 class LlrSettings:
     """Locally low rank: `weight` of the nuclear norms of blocks of `block` voxels a side, at shifts drawn by `seed`.
 
-    With a `weight` of 1 white noise would go, but for its chance.
+    With a `weight` of sqrt 2 all of white noise would go, but for its chance.
 
     Raises:
         BadInputError: a negative weight, no iterations, blocks of less than 2 voxels.
@@ -121,7 +121,8 @@ def locally_low_rank(
     settings = settings or LlrSettings()
     start = subspace_cg(encoding, samples, settings.n_start).x
     sides = [min(settings.block, n) for n in start.shape[1:]]
-    spread = math.sqrt(math.prod(sides)) + math.sqrt(len(start))  # of the singular values of noise of sd 1
+    # The largest singular value of real noise of sd 1; that of complex noise is sqrt 2 times as large.
+    spread = math.sqrt(math.prod(sides)) + math.sqrt(len(start))
     weight = settings.weight * mean_eigenvalue(encoding) * noise_level(start) * spread
     generator = seeded(settings.seed, "recon.baselines:shifts")
 

@@ -131,3 +131,16 @@ def test_every_step_is_told(small_scan, solve):
     seen = []
     solution = solve(*small_scan.scan(0.2, noise_sd=0.01), watch=lambda: seen.append(1))
     assert len(seen) == solution.n_iter == len(solution.history)
+
+
+def test_noise_alone_goes_by_locally_low_rank_at_the_weight_that_is_said(small_scan):
+    """Just above the square root of 2 nothing is left of it, well below much is."""
+    encoding, samples = small_scan.scan(1.0)
+    noise = complex_noise(tuple(samples.shape), 1.0, seeded(3, "noise alone"))
+    start = subspace_cg(encoding, noise, 8).x.abs().square().sum()
+    left = [
+        float(locally_low_rank(encoding, noise, LlrSettings(weight=weight, n_iter=4)).x.abs().square().sum() / start)
+        for weight in (0.7, 1.55)
+    ]
+    assert left[0] > 0.05
+    assert left[1] < 1e-3
