@@ -21,6 +21,7 @@ from mrcore.io.nifti_write import SCANNER_CODE, write_nifti
 # Sums of given probabilities may miss 1 by this much (8-bit maps, interpolation) before they are refused.
 _SUM_TOLERANCE = 0.05
 _LARGEST_CODE = 20_000
+_CERTAIN, _LEAST_CERTAIN = 0.95, 0.2
 
 
 def load_mask(path: str | Path, grid: Grid) -> Tensor:
@@ -43,6 +44,13 @@ def load_mask(path: str | Path, grid: Grid) -> Tensor:
         raise BadInputError(
             f"{path} is not a mask: it holds values from {low:.6g} to {high:.6g}; give a map of 0 outside and 1 "
             "inside (an image that is 0 outside the brain becomes one with fslmaths -bin)"
+        )
+    # Maps of probability are certain almost everywhere; an image that was normalised to 1 is so almost nowhere.
+    if float((data[data > 0] >= _CERTAIN).mean()) < _LEAST_CERTAIN:
+        between = float(np.median(data[data > 0]))
+        raise BadInputError(
+            f"{path} is not a mask but an image: hardly any of its values from {low:.4g} to {high:.4g} (median "
+            f"{between:.4g} where above 0) is 1; give a map of 0 outside and 1 inside"
         )
     return torch.from_numpy(data >= 0.5)
 

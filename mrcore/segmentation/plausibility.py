@@ -9,16 +9,20 @@ import torch
 from mrcore.data.volume import TISSUES, TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 
+STATED_BESIDE = "state it in the sidecar's LabelMap, or in a dseg.tsv"
+"""Where no option says what codes mean."""
 _CORE = 0.95
 _LEAST_GAP = 0.03
 """Differences of medians below this share of the largest are no order: at low field GM and WM may be alike."""
 
 
-def require_order(volume: Volume, tissues: TissueMap, order: tuple[str, str, str], what: str) -> None:
+def require_order(
+    volume: Volume, tissues: TissueMap, order: tuple[str, str, str], what: str, remedy: str = "say it with --labels"
+) -> None:
     """Refuse tissues whose intensities are not in this order, from dark to bright, by more than noise would explain.
 
     Label maps differ in what their codes mean (FAST: 1 CSF, 2 GM, 3 WM; BIDS: 1 GM, 2 WM, 3 CSF), and probability maps
-    in their order; `what` names those that were given.
+    in their order; `what` names those that were given, `remedy` how to say what codes mean.
 
     Raises:
         GridMismatchError: tissues that are not on the grid of the image.
@@ -32,7 +36,7 @@ def require_order(volume: Volume, tissues: TissueMap, order: tuple[str, str, str
     shown = ", ".join(f"{name} {medians[name]:.4g}" for name in order)
     text = (
         f"{what} do not fit the image: its medians are {shown}, but this contrast has {' < '.join(order)}; the codes "
-        "or the order of the maps mean something else (say it with --labels), or --weighting is another"
+        f"or the order of the maps mean something else ({remedy}), or the weighting is another"
     )
     fitting = [
         named

@@ -17,10 +17,11 @@ from mrcore.io.tissues import load_mask, load_tissues
 from mrcore.io.volumes import load_volume, save_labels
 from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
 from mrcore.segmentation.deepbet import deepbet_brain_mask
+from mrcore.segmentation.plausibility import STATED_BESIDE, require_order
 from mrkit.anatomy.brain import find_brain
 from mrkit.anatomy.finding import Notes, find_tissues
 from mrkit.anatomy.scans import ScanFile
-from mrkit.anatomy.segmenters import segmenter_named
+from mrkit.anatomy.segmenters import ORDERS, segmenter_named
 from mrkit.files.images import read_scan
 from ulfsim.measurement.facts import ScanFacts, facts_from_json, facts_to_json, scan_facts
 
@@ -95,7 +96,9 @@ class Measurer:
         self, volume: Volume, weighting: str, labels: tuple[Path, ...], mask: Tensor | None
     ) -> tuple[TissueMap, Notes]:
         if labels:
-            return find_tissues(volume, load_tissues(labels))
+            given = load_tissues(labels)
+            require_order(volume, given, ORDERS[weighting], f"the labels in {labels[0].name}", STATED_BESIDE)
+            return find_tissues(volume, given)
         if mask is None and self.settings.masker == "deepbet":
             mask = self.brain_of(volume)
         return find_tissues(volume, None, mask, segmenter_named(self.settings.segmenter, weighting))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.io.sidecar import finite
+from mrcore.notes import Caution
 from mrkit.report.report import format_number
 from ulfsim.measurement.contrast import ContrastStats, pairs
 from ulfsim.measurement.edge_spread import EdgeSpread
@@ -135,7 +136,7 @@ def as_json(found: Measured) -> str:
 
 
 def as_text(found: Measured) -> str:
-    """Return the figures as lines for a reader."""
+    """Return the figures as lines for a reader, with the notes that are no cautions: those are printed as warnings."""
     stats, edges = found.contrast, found.edges
     rows: list[tuple[str, ...]] = [("tissue", "mean", "95 %", "SNR", "95 %", "voxels")]
     for name, snr, n in zip(stats.names, stats.snr, stats.n_voxels, strict=True):
@@ -156,7 +157,7 @@ def as_text(found: Measured) -> str:
     if found.spectrum:
         noise += f"; it fills {found.spectrum.white_fraction:.0%} of the band"
     head = f"{found.name} ({found.weighting})"
-    notes = [f"note: {note}" for note in found.notes]
+    notes = [f"note: {note}" for note in found.notes if not isinstance(note, Caution)]
     return "\n".join([head, *_lined(rows), "", *_lined(contrasts), "", noise, "", *_lined(axes), *notes])
 
 

@@ -13,7 +13,10 @@ from mrcore.errors import BadInputError
 from mrcore.io.sidecar import read_json, sidecar_path
 from mrcore.io.tissues import load_tissues
 from mrcore.segmentation.brainmask import is_skull_stripped
+from mrcore.segmentation.plausibility import STATED_BESIDE, require_order
+from mrkit.anatomy.finding import weighting
 from mrkit.anatomy.scans import find_scans
+from mrkit.anatomy.segmenters import ORDERS
 from mrkit.anatomy.subject import Subject, read_subject
 from mrkit.files.images import read_scan
 from mrkit.files.job import Job, job_of
@@ -148,6 +151,8 @@ def simulate_files(job: SimulateJob) -> list[Path]:
     artefacts = _artefacts(job)
     like = [read_scan(path) for path in job.like]
     like_tissues = [load_tissues(job.like_tissues)] if job.like_tissues else []
+    for scan, tissues in zip(like, like_tissues, strict=False):
+        require_order(scan, tissues, ORDERS[weighting(scan)], "the tissues given for --like", STATED_BESIDE)
     subject = read_subject(job.common)
     result = simulate_ulf(
         subject.volume,

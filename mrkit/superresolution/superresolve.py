@@ -19,7 +19,7 @@ from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.io.bids.resolution import GEOMETRY_KEYS, GivenResolution
 from mrcore.noise import residual_z
-from mrcore.notes import Caution, prefixed
+from mrcore.notes import Caution
 from mrcore.scans import as_scan
 from mrcore.segmentation.tissues import Segmenter
 from mrcore.solvers import Solution
@@ -212,6 +212,9 @@ def superresolve(
     plan = FitPlan(settings, prior, likelihood, bias_field, guess, place)
     fitted = fit_prepared(ready, seed, plan)
     fields = _fields_of(fitted)
+    if isinstance(plain.data, Stacks):  # the fit has found poses and outliers anew
+        aligned = motion_notes(plain.data, plain.weightings)
+        notes = [note for note in notes if note not in aligned]
     # What follows, residuals, trust and comparison, knows poses and fields.
     plain, ready = (_known(each, fitted, fields) for each in (plain, ready))
     if guess is not None and fields is not None:
@@ -286,7 +289,7 @@ def _fit_notes(fitted: Fit, ready: Prepared, fields: Tensor | None) -> list[str]
     """Return what a reader must know of the fit."""
     notes: list[str] = []
     if isinstance(ready.data, Stacks):
-        notes += [prefixed("after the fit, ", note) for note in motion_notes(ready.data, ready.weightings)]
+        notes += motion_notes(ready.data, ready.weightings)
     for name, field in zip(ready.contrasts, () if fields is None else fields, strict=False):
         inside = field[ready.tissues.mask]
         whose = "" if len(ready.contrasts) == 1 else f"{name}: "

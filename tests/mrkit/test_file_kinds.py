@@ -133,3 +133,29 @@ def test_a_zero_put_right_changes_no_number_and_is_said_once(folder, tmp_path, c
     assert sum(DOUBTED[kind] in note for note in found[kind]["notes"]) == 1
     for tissue, facts in found["stripped"]["tissues"].items():
         assert found[kind]["tissues"][tissue]["snr"] == pytest.approx(facts["snr"], rel=1e-4)
+
+
+def swapped(folder, path):
+    """The tissues by the codes of BIDS, 1 GM, 2 WM, 3 CSF, without a file that says so."""
+    image = nib.load(folder / "seg.nii.gz")
+    nib.Nifti1Image(np.array([0, 3, 1, 2], np.uint8)[np.asarray(image.dataobj)], image.affine).to_filename(path)
+    return path
+
+
+def test_tissues_of_a_real_scan_that_contradict_it_are_refused(folder, tmp_path, capsys):
+    scan, tissues = str(folder / "sound_T1w.nii.gz"), str(swapped(folder, tmp_path / "bids.nii.gz"))
+    common = ["simulate", scan, str(tmp_path / "out"), "--tissues", str(folder / "seg.nii.gz"), "--like", scan]
+    assert main([*common, "--like-tissues", tissues]) == 2
+    error = capsys.readouterr().err
+    assert "the tissues given for --like do not fit the image" in error
+    assert "what was taken as CSF is GM, GM is WM, WM is CSF" in error
+    assert "state it in the sidecar's LabelMap" in error
+    assert "--labels" not in error
+
+
+def test_labels_beside_a_scan_that_contradict_it_are_refused(folder, tmp_path, capsys):
+    (tmp_path / "a_T1w.nii.gz").write_bytes((folder / "sound_T1w.nii.gz").read_bytes())
+    swapped(folder, tmp_path / "a_T1w_dseg.nii.gz")
+    scan = str(tmp_path / "a_T1w.nii.gz")
+    assert main(["fidelity", "--sim", scan, "--real", scan, "--labels", "beside", "--out", str(tmp_path / "out")]) == 2
+    assert "the labels in a_T1w_dseg.nii.gz do not fit the image" in capsys.readouterr().err

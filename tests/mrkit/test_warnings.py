@@ -65,5 +65,10 @@ def test_a_measurement_says_that_its_noise_is_bracketed(folder, capsys):
     arguments = ["measure", str(folder / "b_T1w.nii.gz"), "--tissues", str(folder / "seg.nii.gz"), "--json"]
     assert main(arguments) == 0
     assert "the noise is only bracketed" in warnings_of(capsys)[0]
+    assert main(arguments[:-1]) == 0
+    said = capsys.readouterr()
+    assert "the noise is only bracketed" in said.err
+    assert "the noise is only bracketed" not in said.out
+    assert "note: tissues: given maps" in said.out
     assert main([*arguments, "--strict", "--out", str(folder / "m")]) == 2
     assert not (folder / "m").exists()

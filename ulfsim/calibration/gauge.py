@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A contrast problem: `matrix` (regions, tissues) gives the mean per region of gains within [0, upper].
+    """A contrast problem: `matrix` (regions, tissues) gives the mean per region of gains within [lower, upper].
 
     `noise_sd` is that of the scan per real channel; `gauge` and `scale` say what fixed the free direction and the
     intensities.
@@ -28,6 +28,7 @@ class Problem:
     noise_sd: float
     gauge: str
     scale: str
+    lower: Array | float = 0.0
 
 
 def differences(names: tuple[str, ...]) -> Array:
@@ -56,36 +57,33 @@ def check_determined(matrix: Array) -> None:
         raise BadInputError("the tissues' regions do not tell the tissues apart; check the segmentation")
 
 
-def feasible_interval(gains: Array, null: Array, upper: float) -> tuple[float, float]:
-    """Return the interval of t for which 0 <= gains + t null <= upper."""
+def feasible_interval(gains: Array, null: Array, upper: float, lower: Array | float = 0.0) -> tuple[float, float]:
+    """Return the interval of t for which lower <= gains + t null <= upper."""
     used = np.abs(null) > 1e-15
-    ends = np.stack([-gains[used] / null[used], (upper - gains[used]) / null[used]])
+    ends = np.stack([(lower - gains)[used] / null[used], (upper - gains[used]) / null[used]])
     return float(ends.min(0).max()), float(ends.max(0).min())
 
 
-def on_bound(gains: Array, upper: float) -> NDArray[np.bool_]:
-    """Return which gains lie on 0 or `upper`."""
+def on_bound(gains: Array, upper: float, lower: Array | float = 0.0) -> NDArray[np.bool_]:
+    """Return which gains lie on `lower` or `upper`."""
     tolerance = 1e-6 * upper
-    return (gains <= tolerance) | (gains >= upper - tolerance)
+    return (gains <= lower + tolerance) | (gains >= upper - tolerance)
 
 
 def active_bounds(problem: Problem, gains: Array) -> tuple[str, ...]:
     """Name the gains that lie on a bound."""
-    at = on_bound(gains, problem.upper)
-    return tuple(
-        f"{name} = {0.0 if gain < 0.5 * problem.upper else problem.upper:g}"
-        for name, gain, active in zip(problem.names, gains, at, strict=True)
-        if active
-    )
+    at = on_bound(gains, problem.upper, problem.lower)
+    return tuple(f"{name} = {gain:.4g}" for name, gain, active in zip(problem.names, gains, at, strict=True) if active)
 
 
-def sensitivity(rows: Array, effect: Array, free: NDArray[np.bool_]) -> Array:
+def sensitivity(rows: Array, effect: Array, free: NDArray[np.bool_], bounds: Array | float = 0.0) -> Array:
     """Return d x / d target (unknowns, targets) for the x of least |rows x - effect target|^2.
 
-    The unknowns that are not `free` stay on their bounds: their derivative is 0.
+    The unknowns that are not `free` stay on their bounds, and move as these do: by `bounds` (unknowns, targets).
     """
     out = np.zeros((rows.shape[1], effect.shape[1]))
-    out[free] = np.linalg.pinv(rows[:, free]) @ effect
+    out[~free] = np.broadcast_to(bounds, out.shape)[~free]
+    out[free] = np.linalg.pinv(rows[:, free]) @ (effect - rows @ out)
     return out
 
 

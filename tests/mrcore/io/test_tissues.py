@@ -154,6 +154,13 @@ def test_image_is_no_mask(tmp_path):
         load_mask(write(tmp_path / "t1.nii.gz", labels(110, 80, 30)), GRID)
 
 
+def test_image_that_was_normalised_to_1_is_no_mask(tmp_path):
+    data = np.random.default_rng(0).uniform(0.2, 0.9, labels().shape).astype(np.float32)
+    data[0], data[1, 0, 0] = 0, 1
+    with pytest.raises(BadInputError, match=r"not a mask but an image.*from 0 to 1 \(median 0\."):
+        load_mask(write(tmp_path / "t1.nii.gz", data), GRID)
+
+
 def test_empty_mask_is_refused(tmp_path):
     with pytest.raises(BadInputError, match="every voxel is 0"):
         load_mask(write(tmp_path / "mask.nii.gz", labels()), GRID)

@@ -42,7 +42,9 @@ def write_scan(path, *, seed, sd=3.0, squeeze=1.0, blur=0.5, stripped=True):
 
 def write_source(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.Nifti1Image(LEVELS[shells((42, 50, 56), 1.0)], FINE).to_filename(path)
+    clean = LEVELS[shells((42, 50, 56), 1.0)]
+    texture = np.random.default_rng(0).normal(0, 0.3, clean.shape) * (clean > 0)
+    nib.Nifti1Image((clean + texture).astype(np.float32), FINE).to_filename(path)
 
 
 def fidelity(folder, *options, sim="sim", out="out"):

@@ -82,6 +82,12 @@ def test_motion_is_found_and_written(done):
     assert stacks["ax_T1w.nii.gz"]["ShiftMm"] == [0.0, 0.0, 0.0]
 
 
+def test_the_pose_of_each_scan_is_told_once_as_the_fit_leaves_it(done):
+    folder, _ = done
+    notes = json.loads((folder / "out" / "ax_T1w_sr.json").read_text())["Notes"]
+    assert [note.split(":")[0] for note in notes if "turned by" in note] == ["scan 2 (T1w)", "scan 3 (T2w)"]
+
+
 def test_image_is_better_than_cubic_and_keeps_its_units(done):
     folder, head = done
     ours, theirs = (load_volume(folder / "out" / f"ax_T1w_{kind}.nii.gz") for kind in ("sr", "cubic"))

@@ -8,8 +8,9 @@ import torch
 from mrcore.data.acquisition import DELTA_PSF, Acquisition, PulseSequence, gaussian_psf
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError, GridMismatchError
+from mrcore.notes import Caution
 from mrcore.phantom import digital_head, head_grid
-from ulfsim.calibration.gains import ABSOLUTE, NEAREST, calibrate, to_json
+from ulfsim.calibration.gains import ABSOLUTE, NEAREST, SMALLEST_SIGNAL, calibrate, to_json
 from ulfsim.calibration.response import response
 from ulfsim.measurement.contrast import measure
 from ulfsim.plan import plan_scan, tissues_through
@@ -18,7 +19,8 @@ from ulfsim.source.source import source_of
 
 VOXEL = (5.0, 5.0, 8.0)
 ACQUISITION = Acquisition(0.064, VOXEL, PulseSequence("T1w"), psf=gaussian_psf(VOXEL))
-TARGET = {"CSF": 14.0, "GM": 40.1, "WM": 50.8}
+# In voxels as coarse as these the CSF of this head cannot look much darker without being black.
+TARGET = {"CSF": 18.0, "GM": 40.1, "WM": 50.8}
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +111,16 @@ def test_null_vector_adds_the_same_snr_everywhere(source, head, plan, calibratio
     assert shift == pytest.approx([-1.0] * 3, rel=0.02)
 
 
-def test_feasible_interval_ends_on_a_bound(calibration):
+def test_feasible_interval_ends_on_a_bound(source, calibration):
+    needed = np.array([TARGET[name] for name in TISSUES]) / source.levels
+    least = SMALLEST_SIGNAL * calibration.noise_sd * np.minimum(needed, needed[2])
     low, high = calibration.feasible_interval
     assert low < 0 <= high + 1e-12
     for t in (low, high):
         moved = [calibration.gains[n] + t * calibration.null_vector[n] for n in TISSUES]
-        assert min(moved) > -1e-9
+        assert all(m > n - 1e-9 for m, n in zip(moved, least, strict=True))
         assert max(moved) < 1 + 1e-9
-        assert min(min(abs(m), abs(m - 1)) for m in moved) < 1e-9
+        assert min(min(abs(m - n), abs(m - 1)) for m, n in zip(moved, least, strict=True)) < 1e-9
 
 
 def test_prior_gauge_keeps_contrasts_and_follows_the_prior(source, plan, calibration):
@@ -136,6 +140,31 @@ def test_more_contrast_than_the_source_is_warned_of(source, plan):
     assert any(w.startswith("WM-GM contrast") and "exceeds" in w for w in strong.warnings)
     reversed_ = calibrate(source, plan, {"CSF": 100.0, "GM": 60.0, "WM": 40.0})
     assert sum("reversed" in w for w in reversed_.warnings) == 3
+
+
+@pytest.mark.parametrize("noise_sd", [None, 0.01])
+def test_a_tissue_that_neighbours_outshine_stays_visible_and_what_is_missed_is_said(source, plan, noise_sd):
+    """CSF of SNR 2 between tissues of 40 and 51 would need to be darker than black."""
+    found = calibrate(source, plan, {**TARGET, "CSF": 2.0}, noise_sd=noise_sd)
+    signal = found.gains["CSF"] * source.levels[0] / found.noise_sd
+    assert signal == pytest.approx(2.0 * SMALLEST_SIGNAL, rel=1e-6)
+    assert f"CSF = {found.gains['CSF']:.4g}" in found.active_bounds
+    warning = next(text for text in found.warnings if "out of reach" in text)
+    assert isinstance(warning, Caution)
+    assert warning.rank == 0
+    reached = found.predicted
+    assert f"SNR of CSF {reached['CSF']:.3g} of 2" in warning
+    assert f"GM-CSF {reached['GM'] - reached['CSF']:.3g} of 38.1" in warning
+    assert "partial volume in the core of CSF" in warning
+    assert "CSF was kept where the object has a quarter of the signal asked for" in warning
+
+
+def test_a_tissue_that_the_source_lacks_asks_for_no_more_than_the_brightest(head, plan):
+    """A part of the target alone would need a gain far beyond all others where the source's CSF is all but 0."""
+    dark = Volume(head.image.data * (1 - 0.999 * head.tissues.of("CSF")), head.grid)
+    found = calibrate(source_of(dark, head.tissues), plan, {**TARGET, "CSF": 2.0})
+    assert found.gains["WM"] > 0.5
+    assert found.gains["CSF"] < found.gains["WM"]
 
 
 def test_bad_requests_are_refused(source, head, plan):
