@@ -5,7 +5,6 @@ from torch import Tensor
 from inr.scans.single import OneScan
 from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
-from mrcore.noise_estimate import NoiseEstimate
 from mrcore.operators.linop import LinearOp
 from mrkit.superresolution.prepare import Prepared
 
@@ -27,7 +26,7 @@ def one_scan(
         weightings=("T1w",),
         contrasts=("T1w",),
         scales=(scale,),
-        noises=(NoiseEstimate(noise_sd * scale, "given", 1000, "noise is given"),),
+        noise_sds=(noise_sd * scale,),
         lattice=lattice,
         output_grid=lattice,
         start=start[None],

@@ -22,6 +22,8 @@ from .measurement.contrast import measure as measure
 from .measurement.contrast import tissue_cores as tissue_cores
 from .measurement.edge_spread import EdgeSpread as EdgeSpread
 from .measurement.edge_spread import edge_spread as edge_spread
+from .measurement.noise import ScanNoise as ScanNoise
+from .measurement.noise import scan_noise as scan_noise
 from .measurement.spectrum import NoiseSpectrum as NoiseSpectrum
 from .measurement.spectrum import noise_spectrum as noise_spectrum
 from .plan import ScanPlan as ScanPlan

@@ -92,7 +92,7 @@ def _fitted(
         if isinstance(data, Stacks):
             pose, seen_grid = data.stacks[number].pose, data.stacks[number].grid
         brain_there = on_lattice(ready.tissues, seen_grid).mask & inside(seen_grid, ready.lattice)
-        noise_sd = ready.noises[number].sd / scale
+        noise_sd = ready.noise_sds[number] / scale
         z = residual_z(scan.data / scale, predicted, noise_sd)
         of_cubic = (scan.data - seen[number].data) / (scale * noise_sd)
         found = _audit(z, of_cubic, hidden[number], brain_there)

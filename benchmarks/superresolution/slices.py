@@ -26,8 +26,8 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import imaging_operator, predict
 from mrcore.noise import residual_z
-from mrcore.noise_estimate import estimate_noise
 from mrkit.superresolution.lattice import foreground_of
+from ulfsim.measurement.noise import scan_noise
 
 SLICES = "Real 0.055 T slices: voxels held out and residuals (means of four)"
 FILE = "hku_0p055T_fig6B.npz"
@@ -83,7 +83,7 @@ def _fitted(scan: Volume) -> tuple[dict[str, float], list[Tensor]]:
     interpolated = cubic(scan, lattice)
     head = foreground_of(interpolated.data, torch.zeros(lattice.shape, dtype=torch.bool), 0.05, lattice)
     on_scan = foreground_of(scan.data, torch.zeros(scan.grid.shape, dtype=torch.bool), 0.05, scan.grid)
-    noise_sd = estimate_noise(scan.data, on_scan).sd
+    noise_sd = scan_noise(scan, on_scan).high
     part = split(operator, scan.data, scan.grid.spacing_mm, FOLD, SEED)
     start = smooth_start(part, scan.grid, lattice, noise_sd)
     done = fit(

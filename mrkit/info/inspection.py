@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from mrcore.io.volumes import sidecar_and_warnings
 from mrcore.notes import Problem, Severity, cautions
 from mrcore.scans import Scan, examine
 from mrcore.segmentation.brainmask import is_skull_stripped
+from ulfsim.measurement.noise import scan_noise
 
 _PERCENTILES = (1, 25, 50, 75, 99)
 _LOW_FIELD_T = 0.2
@@ -202,6 +204,14 @@ def _slice_problem(shape: tuple[int, ...], *, is_map: bool) -> Problem:
 def _intensity(image: ImageFile, data: NDArray[np.float32], found: Scan) -> IntensityFacts:
     content = data[data != 0]
     values = np.percentile(content, _PERCENTILES) if content.size else np.zeros(len(_PERCENTILES))
+    noise_sd, method, snr = found.noise_sd, found.noise_method, found.snr
+    if noise_sd is not None:
+        scan = found.volume.data
+        bright = scan >= scan[scan > 0].mean()
+        with suppress(BadInputError):  # too little of it: what was found before stays
+            noise = scan_noise(Volume(scan, image.grid), bright)
+            noise_sd, method = noise.sd, "; ".join(noise.notes)
+            snr = float(scan[bright].median()) / noise.sd if noise.sd > 0 else None
     return IntensityFacts(
         stored_dtype=image.stored_dtype,
         slope=image.slope,
@@ -210,9 +220,9 @@ def _intensity(image: ImageFile, data: NDArray[np.float32], found: Scan) -> Inte
         high=float(data.max()),
         percentiles={p: float(v) for p, v in zip(_PERCENTILES, values, strict=True)},
         zero_share=1 - content.size / data.size,
-        noise_sd=found.noise_sd,
-        noise_method=found.noise_method,
-        snr=found.snr,
+        noise_sd=noise_sd,
+        noise_method=method,
+        snr=snr,
         is_map=found.is_map,
     )
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
-from mrcore.noise_estimate import RESIDUAL
 from mrcore.notes import Caution
 from mrcore.scans import as_scan
 from mrcore.segmentation.tissues import Segmenter
@@ -17,9 +16,10 @@ from mrkit.anatomy.finding import Notes, find_tissues
 from mrkit.anatomy.finding import weighting as weighting_from
 from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.measurement.measured import Measured
-from ulfsim.measurement.contrast import coloured_noise, noise_core, tissue_cores
 from ulfsim.measurement.contrast import measure as measure_contrast
+from ulfsim.measurement.contrast import tissue_cores
 from ulfsim.measurement.edge_spread import edge_spread
+from ulfsim.measurement.noise import noise_core, scan_noise
 from ulfsim.measurement.spectrum import NoiseSpectrum, noise_spectrum
 
 _SMOOTH_VOXELS, _SOFT_VOXELS = 1.5, 3.0
@@ -49,8 +49,8 @@ def measure(
     volume, doubts = as_scan(volume)
     weighting = weighting or weighting_from(volume)
     tissues, found = find_tissues(volume, tissues, mask, segmenter or segmenter_named("mrkit", weighting))
-    contrast = measure_contrast(volume, tissues, noise=coloured_noise(volume, tissues))
-    white = measure_contrast(volume, tissues) if contrast.noise_method == RESIDUAL else contrast
+    noise = scan_noise(volume, tissues.mask, noise_core(tissues))
+    contrast = measure_contrast(volume, tissues, noise=noise)
     spectrum, remarks = _spectrum(volume, tissues)
     measured = Measured(
         name=str(volume.meta.get("SourceFile", "scan")),
@@ -59,7 +59,7 @@ def measure(
         tissues=tissues,
         cores=tissue_cores(tissues)[0],
         contrast=contrast,
-        white=white,
+        acquired_mm=noise.acquired_mm,
         spectrum=spectrum,
         edges=edge_spread(volume, tissues.mask),
         notes=(),
@@ -77,16 +77,9 @@ def limits_of(found: Measured) -> list[str]:
 def _contrast_limits(found: Measured) -> list[str]:
     limits: list[str] = []
     if found.is_bracketed:
-        low, high = found.noise_range
-        brightest = max(range(len(found.contrast.names)), key=lambda t: found.contrast.mean[t])
-        name = found.contrast.names[brightest]
-        few, many = found.contrast.snr[brightest], found.white.snr[brightest]
-        text = (
-            f"the noise is only bracketed: its sd is {low:.4g} if it is white and {high:.4g} if the colour of the "
-            f"residuals is its own and not anatomy's. SNR and CNR are given for the latter; {name} has an SNR of "
-            f"{few:.3g} to {many:.3g}, and the 95 % intervals leave that open"
-        )
-        limits.append(Caution(text, rank=0))
+        brightest = max(found.contrast.names, key=found.contrast.mean_of)
+        few, many = found.contrast.snr_interval(brightest)
+        limits.append(f"with either noise, all that is known of the SNR of {brightest} is {few:.3g} to {many:.3g}")
     if found.thin:
         text = f"the core of {' and '.join(found.thin)} is thin: its values hold partial volume and rest on few places"
         limits.append(Caution(text))
@@ -104,10 +97,17 @@ def _axis_limits(found: Measured, axis: int) -> list[str]:
             "spread makes; the borders there are soft, or lie too close together to be told apart"
         )
     width = spectrum.fwhm_mm[axis] / edges.voxel_mm[axis] if spectrum else 0.0
-    if width > _SMOOTH_VOXELS:
+    if found.acquired_mm[axis] > 1.001 * edges.voxel_mm[axis]:
+        limits.append(
+            Caution(
+                f"axis {letter}: the scan was interpolated or filtered; it holds the detail of voxels of "
+                f"{found.acquired_mm[axis]:.2g} mm, not {edges.voxel_mm[axis]:.2g} mm"
+            )
+        )
+    elif width > _SMOOTH_VOXELS:
         limits.append(
             f"axis {letter}: the noise is that of a kernel {width:.1f} voxels wide: the scan was probably "
-            "filtered or interpolated, and its voxels are finer than its detail"
+            "filtered, and its voxels are finer than its detail"
         )
     return limits
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from torch import Tensor
 
+from mrcore.data.grid import Triple
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.io.sidecar import finite
 from mrcore.notes import Caution
@@ -29,7 +30,7 @@ class Measured:
         weighting: of the scan, as the segmentation took it.
         volume: the scan; `tissues` on its grid, and `cores` (X, Y, Z, bool) of them, in which it was measured.
         contrast: means, SNR and CNR, and the noise that they rest on.
-        white: the same if the noise is white, of less noise where only residuals tell it; else `contrast` itself.
+        acquired_mm: voxel size that the scan's band asks for along each axis; its own unless it was interpolated.
         spectrum: of the noise; None where it shows no colour to read.
         edges: edge spread by axis.
         notes: what a reader must know.
@@ -41,7 +42,7 @@ class Measured:
     tissues: TissueMap
     cores: tuple[Tensor, ...]
     contrast: ContrastStats
-    white: ContrastStats
+    acquired_mm: Triple
     spectrum: NoiseSpectrum | None
     edges: EdgeSpread
     notes: tuple[str, ...]
@@ -71,15 +72,18 @@ class Measured:
 
     @property
     def noise_range(self) -> tuple[float, float]:
-        """Noise sd if it is white, and if all the colour that residuals show is its own."""
-        ends = self.white.noise_sd, self.contrast.noise_sd
-        return min(ends), max(ends)
+        """Least and most noise sd that air and residuals leave open."""
+        return self.contrast.noise_range
+
+    @property
+    def least_noise(self) -> ContrastStats:
+        """The contrast at the least noise; `contrast` itself where the noise is known."""
+        return self.contrast.ends[0] if self.contrast.ends else self.contrast
 
     @property
     def is_bracketed(self) -> bool:
         """Whether the noise is only known to lie between two values that differ."""
-        low, high = self.noise_range
-        return high > 1.05 * low
+        return bool(self.contrast.ends)
 
     @property
     def thin(self) -> tuple[str, ...]:
@@ -107,7 +111,7 @@ def as_values(found: Measured) -> dict[str, object]:
         "method": stats.noise_method,
         "relative_error": stats.noise_error,
         "sd_range": found.noise_range,
-        "snr_if_white": dict(zip(found.white.names, found.white.snr, strict=True)),
+        "snr_at_least_noise": dict(zip(found.least_noise.names, found.least_noise.snr, strict=True)),
     }
     values = {
         "image": found.name,
@@ -119,6 +123,7 @@ def as_values(found: Measured) -> dict[str, object]:
         },
         "noise": noise,
         "noise_spectrum": asdict(found.spectrum) if found.spectrum else None,
+        "acquired_voxel_mm": found.acquired_mm,
         "edge_spread": {
             "axes": found.orientation,
             "fwhm_mm": found.edges.fwhm_mm,
@@ -153,7 +158,9 @@ def as_text(found: Measured) -> str:
         axes.append((found.orientation[axis], *(format_number(w, 2) for w in widths)))
     noise = f"noise sd {stats.noise_sd:.4g} +- {196 * stats.noise_error:.0f} % ({stats.noise_method})"
     if found.is_bracketed:
-        noise += f", at least {found.noise_range[0]:.4g}"
+        noise = (
+            f"noise sd {range_text(found.noise_range, 4)}; values rest on {stats.noise_sd:.4g} ({stats.noise_method})"
+        )
     if found.spectrum:
         noise += f"; it fills {found.spectrum.white_fraction:.0%} of the band"
     head = f"{found.name} ({found.weighting})"

@@ -63,23 +63,23 @@ def measure_report(found: Measured, record: Record) -> Report:
 
 
 def tissue_table(found: Measured) -> TextTable:
-    """Return signal and SNR by tissue; where the noise is bracketed, also the SNR if it were white."""
+    """Return signal and SNR by tissue; where the noise is bracketed, also the SNR at the least noise."""
     stats = found.contrast
     rows = []
-    for name, snr, white_snr, sd, n in zip(
-        stats.names, stats.snr, found.white.snr, stats.sd, stats.n_voxels, strict=True
+    for name, snr, most_snr, sd, n in zip(
+        stats.names, stats.snr, found.least_noise.snr, stats.sd, stats.n_voxels, strict=True
     ):
         cells = [
             f"{stats.mean_of(name):.4g}",
             range_text(stats.mean_interval(name), 4),
             f"{snr:.3g}",
             range_text(stats.snr_interval(name), 3),
-            *([f"{white_snr:.3g}"] if found.is_bracketed else []),
+            *([f"{most_snr:.3g}"] if found.is_bracketed else []),
             f"{sd:.3g}",
             str(n),
         ]
         rows.append((f"{name} (thin core)" if name in found.thin else name, tuple(cells)))
-    white = [("SNR", "if noise is white")] if found.is_bracketed else []
+    white = [("SNR", "at the least noise")] if found.is_bracketed else []
     head = [("Signal", "in the core"), ("95 %", "signal"), ("SNR", ""), ("95 %", "SNR"), *white]
     head += [("Spread", "sd in the core"), ("Core", "voxels")]
     return TextTable("Tissues", "in cores, clear of other tissue", tuple(head), tuple(rows))
@@ -90,11 +90,11 @@ def contrast_table(found: Measured) -> TextTable:
     stats = found.contrast
     rows = []
     for a, b in pairs(stats.names):
-        white = [f"{found.white.cnr(a, b):.3g}"] if found.is_bracketed else []
+        white = [f"{found.least_noise.cnr(a, b):.3g}"] if found.is_bracketed else []
         interval = range_text(stats.cnr_interval(a, b), 3)
         cells = (f"{stats.cnr(a, b):.3g}", interval, *white, f"{stats.michelson(a, b):.3f}")
         rows.append((f"{a} \N{EN DASH} {b}", cells))
-    white_head = [("CNR", "if noise is white")] if found.is_bracketed else []
+    white_head = [("CNR", "at the least noise")] if found.is_bracketed else []
     head = (("CNR", ""), ("95 %", "CNR"), *white_head, ("Michelson", "(a \N{MINUS SIGN} b) / (a + b)"))
     return TextTable("Contrasts", "difference of signals over the noise sd", head, tuple(rows))
 
@@ -128,7 +128,7 @@ def noise_lines(found: Measured) -> tuple[tuple[str, str], ...]:
     ]
     if found.is_bracketed:
         low, high = found.noise_range
-        lines.append(("lies between", f"{low:.4g} if it is white, and {high:.4g} if the residuals' colour is its own"))
+        lines[0] = ("sd per real channel", f"{low:.4g} to {high:.4g}; values rest on {stats.noise_sd:.4g}")
     if found.spectrum:
         lines.append(("fills of the band", f"{found.spectrum.white_fraction:.0%} (white noise: 100%)"))
         lines.append(("its colour rests on", f"{found.spectrum.n_voxels} voxels, {found.spectrum.method}"))

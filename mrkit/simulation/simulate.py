@@ -209,7 +209,9 @@ def _preset_of(
         scan, doubts = as_scan(reference)
         own, found = find_tissues(scan, given[number] if given else None)
         stats = measure(scan, own)
-        preset = preset_like(scan, stats, weighting(scan))
+        # The most noise that a scan leaves open may swallow a tissue; the least is then what can be simulated.
+        usable = stats if min(stats.snr) > 0 else (stats.ends or (stats,))[0]
+        preset = preset_like(scan, usable, weighting(scan))
         source, _ = source_for(volume, tissues, preset.snr)
         match = matched(preset, scan, own, source, seed)
         _, acquired = stated_psf(scan.meta, scan.grid)

@@ -50,7 +50,8 @@ Poses, scales and the weights of slices are in the sidecars. All options work al
 scans it explains best, --contrast-of that of its own weighting.
 
 The noise of the scan is estimated. Its point spread is read from the .json beside it: as mrkit wrote it, or from slice
-thickness and acquired matrix as dcm2niix writes them.
+thickness and acquired matrix as dcm2niix writes them. A scan that was interpolated, and does
+not say so, is fitted on the voxels that its detail asks for, and its residuals are written on these.
 --uncertainty and --compare take many fits. Each finished one is kept in OUT/.IMAGE_members until all results are
 written: the same command, run again after an interruption, goes on where it was."""
 
@@ -106,7 +107,7 @@ def _add_resolution(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=("X", "Y"),
         help="acquired voxel in mm along the two axes in plane, of a scan that was interpolated to finer ones "
-        "(default: by acquired and reconstructed matrix in the sidecar, else the voxel)",
+        "(default: by acquired and reconstructed matrix in the sidecar, else by the band that the scan fills)",
     )
 
 
@@ -142,6 +143,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="start from this image or field (.safetensors): an earlier one of the same person, or a template; detail "
         "that the scan does not show may then be that image's",
+    )
+    group.add_argument(
+        "--noise-sd",
+        type=positive,
+        metavar="SD",
+        help="noise of the scan per real channel, in its units; by default that of `mrkit measure`, the larger "
+        "value where its air and its tissue differ widely",
     )
     group.add_argument("--preview", action="store_true", help="no fit: the smooth image that it would start from")
 
@@ -233,6 +241,7 @@ def run(arguments: argparse.Namespace) -> int:
         acquired_voxel_mm=tuple(arguments.acquired_voxel) if arguments.acquired_voxel else None,
         contrast_of=arguments.contrast_of,
         gauge=Gauge(arguments.gauge),
+        noise_sd=arguments.noise_sd,
     )
     for path in superresolve_files(job):
         sys.stdout.write(f"{path}\n")

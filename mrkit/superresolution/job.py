@@ -75,6 +75,7 @@ class SuperresolveJob:
         acquired_voxel_mm: acquired voxel of every scan in plane, likewise.
         contrast_of: high-field image to whose contrast the result is mapped, too.
         gauge: what fixes the gains of that mapping.
+        noise_sd: of a single scan; None to estimate it.
 
     Raises:
         BadInputError: options that contradict each other, or two scans of one folder and one name.
@@ -97,6 +98,7 @@ class SuperresolveJob:
     acquired_voxel_mm: tuple[float, float] | None = None
     contrast_of: Path | None = None
     gauge: Gauge = Gauge.ABSOLUTE
+    noise_sd: float | None = None
 
     def __post_init__(self) -> None:
         if self.preview and (self.n_members or self.compare or self.save_field):
@@ -205,6 +207,7 @@ def superresolve_files(job: SuperresolveJob) -> list[Path]:
         contrast_of=reference,
         gauge=job.gauge,
         device=device,
+        noise_sd=job.noise_sd,
     )
     warn_of(result.notes)
     record = _record(job, weightings, result)
@@ -311,6 +314,7 @@ def _parameters(job: SuperresolveJob, weightings: list[str]) -> dict[str, object
         "Device": job.device,
         "ContrastOf": job.contrast_of.name if job.contrast_of else "none",
         "ContrastGauge": job.gauge.value,
+        "NoiseSdGiven": job.noise_sd,
     }
 
 

@@ -16,7 +16,6 @@ from mrcore.data.grid import Grid
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import imaging_operator
-from mrcore.noise_estimate import NoiseEstimate
 from mrcore.scans import as_scan
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
@@ -37,7 +36,7 @@ class Prepared:
         weightings: BIDS suffix of each scan.
         contrasts: weighting of each image; that of the segmented scan comes first.
         scales: one a contrast, intensity of its first scan per intensity of the image.
-        noises: one a scan, in its own units.
+        noise_sds: of each scan in the fit, in its own units.
         lattice: of the fit.
         output_grid: covers the first scan's field of view.
         start: images (C, X, Y, Z) on the lattice.
@@ -52,7 +51,7 @@ class Prepared:
     weightings: tuple[str, ...]
     contrasts: tuple[str, ...]
     scales: tuple[float, ...]
-    noises: tuple[NoiseEstimate, ...]
+    noise_sds: tuple[float, ...]
     lattice: Grid
     output_grid: Grid
     start: Tensor
@@ -91,6 +90,7 @@ def prepare(
     segmenter: Segmenter | None = None,
     weightings: Sequence[str] | None = None,
     segment_start: bool = True,
+    noise_sd: float | None = None,
 ) -> Prepared:
     """Do all that precedes a fit: brain, tissues, noise, alignment of several scans, lattice and Tikhonov start.
 
@@ -103,13 +103,15 @@ def prepare(
     if weightings is None:
         doubts += [caution for scan in given for caution in weighting_cautions(scan)]
     require_finer(voxel_mm, given[0].grid)
+    if noise_sd is not None and (len(given) > 1 or not noise_sd > 0):
+        raise BadInputError(f"the noise sd is positive and that of one scan; got {noise_sd} for {len(given)} scans")
     segmented = segmented_scan(names, given=mask is not None or tissues is not None)
     segmenter = segmenter or segmenter_named("mrkit", names[segmented])
     with stages(3 if len(given) == 1 else 4) as begin:
         begin("finding brain and tissues")
         seen, found = find_tissues(given[segmented], tissues, mask, segmenter)
         if len(given) == 1:
-            ready = _one(given[0], names, seen, voxel_mm, begin)
+            ready = _one(given[0], names, seen, voxel_mm, begin, noise_sd)
         else:
             ready = _several(given, names, segmented, seen, voxel_mm, begin)
         within = ready.tissues
@@ -160,26 +162,31 @@ def _weightings(scans: Sequence[Volume], weightings: Sequence[str] | None) -> tu
 
 
 def _one(
-    scan: Volume, names: tuple[str, ...], seen: TissueMap, voxel_mm: float, begin: Callable[[str], None]
+    scan: Volume,
+    names: tuple[str, ...],
+    seen: TissueMap,
+    voxel_mm: float,
+    begin: Callable[[str], None],
+    noise_sd: float | None,
 ) -> Prepared:
     """Prepare one scan; tissues are those of its voxels on the lattice."""
     begin("solving for a smooth image to start from")
-    relative = relative_to_wm(scan, seen)
-    noise_sd = relative.noise.sd / relative.scale
+    relative = relative_to_wm(scan, seen, noise_sd)
+    relative_sd = relative.noise_sd / relative.scale
     lattice, output_grid = lattice_for(relative.scan, voxel_mm)
     psf, notes = psf_of(scan)
     operator = imaging_operator(lattice, scan.grid, psf)
     interpolated = cubic(relative.scan, lattice).data
     on_fine = on_lattice(seen, lattice)
-    foreground = foreground_of(interpolated, on_fine.mask, noise_sd, lattice)
-    start = tikhonov(operator, relative.scan.data, noise_sd, interpolated, lattice.spacing_mm).x.clamp_min(0)
+    foreground = foreground_of(interpolated, on_fine.mask, relative_sd, lattice)
+    start = tikhonov(operator, relative.scan.data, relative_sd, interpolated, lattice.spacing_mm).x.clamp_min(0)
     return Prepared(
         scans=(relative.scan,),
-        data=OneScan(relative.scan.data, operator, noise_sd),
+        data=OneScan(relative.scan.data, operator, relative_sd),
         weightings=names,
         contrasts=names,
         scales=(relative.scale,),
-        noises=(relative.noise,),
+        noise_sds=(relative.noise_sd,),
         lattice=lattice,
         output_grid=output_grid,
         start=start[None],
@@ -215,7 +222,7 @@ def _several(
         weightings=names,
         contrasts=found.contrasts,
         scales=found.scales,
-        noises=found.noises,
+        noise_sds=found.noise_sds,
         lattice=lattice,
         output_grid=output_grid,
         start=tikhonov_of(data, mean * foreground).x.clamp_min(0),

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
+from torch import Tensor
 
 from inr.scans.alignment import Pose, pose_of, posed
 from inr.scans.stacks import Stack, Stacks
-from mrcore.data.acquisition import Psf, from_json
+from mrcore.data.acquisition import Acquisition, Psf, from_json
 from mrcore.data.grid import Grid, Triple
-from mrcore.data.volume import TissueMap, Volume
-from mrcore.errors import BadInputError
+from mrcore.data.volume import TissueMap, Volume, require_same_grid
+from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.io.bids.resolution import NOTHING_GIVEN, GivenResolution, stated_psf
-from mrcore.noise_estimate import NoiseEstimate, estimate_noise
 from mrcore.notes import Caution
 from mrcore.spatial.registration import Matrix, RegisterSettings, register
+from mrcore.spatial.resampling import resample
 from mrkit.anatomy.finding import Notes
 from mrkit.superresolution.lattice import on_lattice
+from ulfsim.measurement.band import acquired_voxel_mm, on_acquired_voxels
 from ulfsim.measurement.contrast import tissue_cores
+from ulfsim.measurement.noise import ScanNoise, noise_core, scan_noise
 
 SMALLEST_NOISE = 1e-3
 """Least noise sd relative to WM: a noise-free scan would make the data term infinitely stiff."""
@@ -31,25 +36,99 @@ FAR_DEG, FAR_MM = 10.0, 15.0
 
 
 @dataclass(frozen=True, eq=False)
+class AcquiredScans:
+    """Scans on the voxels that were acquired, with `mask` and `tissues` on the grid of the first, where given."""
+
+    scans: tuple[Volume, ...]
+    mask: Tensor | None
+    tissues: TissueMap | None
+    notes: Notes
+
+
+def as_acquired(scans: Sequence[Volume], mask: Tensor | None, tissues: TissueMap | None) -> AcquiredScans:
+    """Return the scans without the voxels that interpolation added: they hold nothing, and count as if they did.
+
+    What the user or a sidecar says of a scan's resolution holds, and it stays as it is; else its band tells.
+    """
+    found, notes = [], []
+    for number, scan in enumerate(scans, start=1):
+        seen = scan if _is_stated(scan) else on_acquired_voxels(scan, acquired_voxel_mm(scan, _bright(scan.data)))
+        found.append(Volume(seen.data, seen.grid, scan.meta) if seen is not scan else scan)
+        if seen is not scan:
+            whose = "the scan" if len(scans) == 1 else f"scan {number}"
+            text = (
+                f"{whose} was interpolated or filtered: it is fitted on the voxels that its detail asks for, "
+                f"{_size(seen)} mm, not {_size(scan)} mm"
+            )
+            notes.append(Caution(text))
+    own, grid = scans[0].grid, found[0].grid
+    if found[0] is not scans[0] and mask is not None:
+        if tuple(mask.shape) != own.shape:
+            raise GridMismatchError(f"the mask must have the scan's shape {own.shape}, got {tuple(mask.shape)}")
+        mask = resample(Volume(mask.float(), own), grid, order=1).data > 0.5
+    if found[0] is not scans[0] and tissues is not None:
+        require_same_grid(own, tissues.grid, "the image and its tissue maps")
+        tissues = on_lattice(tissues, grid)
+    return AcquiredScans(tuple(found), mask, tissues, tuple(notes))
+
+
+def _bright(data: Tensor) -> Tensor:
+    return data > data[data > 0].mean()
+
+
+def _is_stated(scan: Volume) -> bool:
+    """Return whether user or sidecar say how finely the scan was acquired in plane."""
+    if scan.meta.get(GIVEN_KEY, NOTHING_GIVEN) != NOTHING_GIVEN or _stated_acquisition(scan) is not None:
+        return True
+    psf, _ = stated_psf(scan.meta, scan.grid)
+    return any(axis.band_mm > 0 for axis in psf)
+
+
+def _size(scan: Volume) -> str:
+    return " x ".join(f"{s:.3g}" for s in scan.grid.spacing_mm)
+
+
+@dataclass(frozen=True, eq=False)
 class RelativeScan:
-    """A scan with the brighter of WM and GM at one, its `noise` in its own units, and the `scale` between both."""
+    """A scan with the brighter of WM and GM at one, the `noise_sd` of its fit in its own units, and their `scale`."""
 
     scan: Volume
-    noise: NoiseEstimate
+    noise_sd: float
     scale: float
     notes: Notes
 
 
-def relative_to_wm(scan: Volume, tissues: TissueMap) -> RelativeScan:
-    """Return the scan relative to the mean of its brighter tissue of WM and GM; `tissues` are on its grid."""
+def relative_to_wm(scan: Volume, tissues: TissueMap, noise_sd: float | None = None) -> RelativeScan:
+    """Return the scan relative to the mean of its brighter tissue of WM and GM; `tissues` are on its grid.
+
+    The noise is that of `scan_noise`, the larger one where air and tissue differ widely or only residuals tell it, so
+    that the fit does not follow it; it counts as larger by as much as correlated voxels say the same. A `noise_sd` that
+    is given is taken as it is.
+    """
     cores, _ = tissue_cores(tissues)
-    noise = estimate_noise(scan.data, tissues.mask, cores[tissues.names.index("WM")])
-    notes: Notes = (noise.message if noise.plausible else Caution(noise.message),)
+    sd, notes = noise_sd, cast("Notes", ("noise: as given",))
+    if sd is None:
+        sd, notes = _noise_of_fit(scan_noise(scan, tissues.mask, noise_core(tissues)), scan)
     scale = max(float(scan.data[core].mean()) for core, name in zip(cores, tissues.names, strict=True) if name != "CSF")
-    if noise.sd < SMALLEST_NOISE * scale:
-        noise = replace(noise, sd=SMALLEST_NOISE * scale)
+    if sd < SMALLEST_NOISE * scale:
+        sd = SMALLEST_NOISE * scale
         notes = (*notes, Caution("noise below a thousandth of WM is taken as that much"))
-    return RelativeScan(Volume(scan.data / scale, scan.grid, scan.meta), noise, scale, notes)
+    return RelativeScan(Volume(scan.data / scale, scan.grid, scan.meta), sd, scale, notes)
+
+
+def _noise_of_fit(noise: ScanNoise, scan: Volume) -> tuple[float, Notes]:
+    """Return the sd with which voxels count in a fit that takes them as independent, and notes on it."""
+    if (stated := _stated_acquisition(scan)) is not None:
+        x, y, z = (f / v for f, v in zip(stated.noise_fwhm_mm, stated.voxel_mm, strict=True))
+        noise = replace(noise, fwhm_voxels=(x, y, z))
+    # The band of a stated resolution leaves as many independent voxels as it would hold.
+    bands = [s / max(axis.band_mm, s) for axis, s in zip(psf_of(scan)[0], scan.grid.spacing_mm, strict=True)]
+    share = min(noise.independent_share, math.prod(bands))
+    sd, notes = noise.sd / math.sqrt(share), noise.notes
+    if share < 0.95:
+        text = f"the noise is coloured: {share:.0%} of the voxels would hold as much, and each counts that much less"
+        notes = (*notes, text)
+    return sd, notes
 
 
 def with_resolution(scan: Volume, given: GivenResolution) -> Volume:
@@ -66,12 +145,19 @@ def psf_of(scan: Volume) -> tuple[Psf, Notes]:
     given = scan.meta.get(GIVEN_KEY, NOTHING_GIVEN)
     if not isinstance(given, GivenResolution):
         raise BadInputError(f"{GIVEN_KEY} in the meta of a scan must be a GivenResolution, got {given!r}")
-    if given == NOTHING_GIVEN and "Acquisition" in scan.meta:
-        acquisition = from_json(scan.meta)
-        if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
-            return acquisition.psf, ("point spread: from the scan's sidecar",)
+    if given == NOTHING_GIVEN and (acquisition := _stated_acquisition(scan)) is not None:
+        return acquisition.psf, ("point spread: from the scan's sidecar",)
     psf, notes = stated_psf(scan.meta, scan.grid, given)
     return psf, notes or ("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis",)
+
+
+def _stated_acquisition(scan: Volume) -> Acquisition | None:
+    """Return what the sidecar states, where it holds for the scan's grid."""
+    if "Acquisition" not in scan.meta:
+        return None
+    acquisition = from_json(scan.meta)
+    alike = zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)
+    return acquisition if all(abs(a - b) < 1e-3 * b for a, b in alike) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +168,14 @@ class AlignedScans:
         stacks: one a scan, in the order given.
         contrasts: weighting of each image; that of the segmented scan comes first.
         scales: one a contrast, intensity of its first scan per intensity of the image.
-        noises: one a scan, in its own units.
+        noise_sds: of each scan in the fit, in its own units.
         notes: what was found and assumed.
     """
 
     stacks: tuple[Stack, ...]
     contrasts: tuple[str, ...]
     scales: tuple[float, ...]
-    noises: tuple[NoiseEstimate, ...]
+    noise_sds: tuple[float, ...]
     notes: Notes
 
 
@@ -112,7 +198,7 @@ def align_scans(scans: Sequence[Volume], weightings: Sequence[str], segmented: i
         stacks,
         contrasts,
         tuple(parts[weightings.index(name)].scale for name in contrasts),
-        tuple(part.noise for part in parts),
+        tuple(part.noise_sd for part in parts),
         tuple(note for part in parts for note in part.notes),
     )
 
@@ -142,7 +228,7 @@ def motion_notes(data: Stacks, weightings: Sequence[str]) -> list[str]:
 @dataclass(frozen=True, eq=False)
 class _Part:
     stack: Stack
-    noise: NoiseEstimate
+    noise_sd: float
     scale: float
     notes: Notes
 
@@ -159,8 +245,8 @@ def _stack(scan: Volume, motion: Matrix, tissues: TissueMap) -> _Part:
         raise BadInputError("two of the scans do not overlap; check their headers, or give those of one person only")
     relative = relative_to_wm(scan, TissueMap(there.prob, there.names, scan.grid))
     psf, notes = psf_of(scan)
-    stack = Stack(relative.scan, relative.noise.sd / relative.scale, psf)
-    return _Part(stack, relative.noise, relative.scale, (*relative.notes, *notes))
+    stack = Stack(relative.scan, relative.noise_sd / relative.scale, psf)
+    return _Part(stack, relative.noise_sd, relative.scale, (*relative.notes, *notes))
 
 
 def _pose(motion: Matrix, grid: Grid) -> Pose:

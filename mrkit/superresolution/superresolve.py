@@ -40,7 +40,7 @@ from mrkit.superresolution.fitting import (
     started_from,
 )
 from mrkit.superresolution.prepare import Prepared, prepare
-from mrkit.superresolution.scans import GIVEN_KEY, motion_notes, with_resolution
+from mrkit.superresolution.scans import GIVEN_KEY, as_acquired, motion_notes, with_resolution
 from mrkit.superresolution.trust import KeepMember, Trust, kept_members, trust
 
 
@@ -141,6 +141,7 @@ def superresolve(
     contrast_of: Volume | None = None,
     gauge: Gauge = Gauge.ABSOLUTE,
     device: str | torch.device = CPU,
+    noise_sd: float | None = None,
 ) -> SuperResolved:
     """Fit images and tissues of one person to one or several `scans` and render them at `voxel_mm`.
 
@@ -176,6 +177,7 @@ def superresolve(
         gauge: what fixes the gains of that mapping.
         device: torch device of the fits, such as `cuda`; priors must work on it. All that precedes and follows a fit
             runs on the CPU, where the result is.
+        noise_sd: of a single scan per real channel, in its units; estimated otherwise.
 
     Raises:
         BadInputError: scans that cannot be used, or whose brain cannot be found, or a device that is not there.
@@ -190,15 +192,19 @@ def superresolve(
     if contrast_of is not None:
         contrast_of, doubts = as_scan(contrast_of)
         require_same_weighting(weightings or map(weighting, given), contrast_of)
+    seen = as_acquired(given, mask, tissues)
+    given = list(seen.scans)
     plain = prepare(
         given,
         voxel_mm=voxel_mm,
-        mask=mask,
-        tissues=tissues,
+        mask=seen.mask,
+        tissues=seen.tissues,
         segmenter=segmenter,
         weightings=weightings,
         segment_start=not preview,
+        noise_sd=noise_sd,
     )
+    plain = replace(plain, notes=(*seen.notes, *plain.notes))
     ready, guess, notes = _with_guess(plain, init)
     notes += doubts
     if preview:
@@ -320,7 +326,7 @@ def _result(
         tissues=TissueMap(tissues, ready.tissues.names, ready.output_grid),
         residuals_z=tuple(Volume(r, s.grid, _lasting(s.meta)) for r, s in zip(residuals, given, strict=True)),
         contrasts=ready.contrasts,
-        noise_sds=tuple(noise.sd for noise in ready.noises),
+        noise_sds=ready.noise_sds,
         solution=replace(solution, x=torch.stack([image.data for image in on_output])),
         notes=ready.notes,
         stacks=data.stacks if isinstance(data, Stacks) else (),

@@ -15,8 +15,8 @@ from ulfsim.matching.like import blurred, in_order
 from ulfsim.matching.noise import with_residuals_of
 from ulfsim.matching.trial import Trial, trial_of
 from ulfsim.matching.widths import match_widths
-from ulfsim.measurement.contrast import measure, noise_core
 from ulfsim.measurement.edge_spread import edge_spread
+from ulfsim.measurement.noise import noise_core, scan_noise
 from ulfsim.measurement.spectrum import noise_spectrum
 from ulfsim.plan import scan_axes
 from ulfsim.protocols.presets import PSF_SOURCE, Preset
@@ -60,7 +60,7 @@ def matched(preset: Preset, scan: Volume, tissues: TissueMap, source: Source, se
     limit = cast("Triple", tuple(_WIDEST_VOXELS * v for v in preset.acquisition.voxel_mm))
     colour, notes = _noise_of_air(scan, tissues)
     preset = replace(preset, acquisition=replace(preset.acquisition, noise_fwhm_mm=in_order(colour, order)))
-    by_residuals = measure(scan, tissues).noise_method == RESIDUAL
+    by_residuals = scan_noise(scan, tissues.mask, noise_core(tissues)).method == RESIDUAL
     found, residual_notes = preset, cast("tuple[str, ...]", ())
     # Noise widens edges a little, and blunter edges leave less anatomy in residuals.
     for _ in range(2 if by_residuals else 1):

@@ -21,7 +21,8 @@ from mrcore.noise_estimate import background_noise, residual_noise
 from ulfsim.matching.like import in_order
 from ulfsim.matching.trial import Trial
 from ulfsim.matching.widths import match_widths
-from ulfsim.measurement.contrast import measure, noise_core
+from ulfsim.measurement.contrast import measure
+from ulfsim.measurement.noise import noise_core
 from ulfsim.measurement.spectrum import detrended, residual_colour
 from ulfsim.plan import scan_axes
 from ulfsim.protocols.presets import Preset
@@ -74,7 +75,7 @@ def _most_noise(scan: Volume, tissues: TissueMap) -> float:
     stats = measure(scan, tissues)
     air = background_noise(scan.data, tissues.mask)
     weakest = min(stats.mean)
-    return max(min(weakest, math.inf if air is None else air.sd), stats.noise_sd)
+    return max(min(weakest, math.inf if air is None else air.sd), stats.noise_range[0])
 
 
 def _snr(scan: Volume, tissues: TissueMap, noise_sd: float) -> dict[str, float]:

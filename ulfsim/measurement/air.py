@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrcore.noise_estimate import background_noise
+from mrcore.noise_estimate import NoiseEstimate, background_noise
 
 COMPLEX_BACKGROUND = "complex background"
 
@@ -26,17 +26,18 @@ class Air:
     plausible: bool = True
 
 
-def air_of(data: Tensor, mask: Tensor) -> Air | None:
+def air_of(data: Tensor, mask: Tensor, noise: NoiseEstimate | None = None) -> Air | None:
     """Return the air of an image (magnitude or complex) outside `mask`; None where there is none.
 
     Magnitudes that are not distributed as noise do not count; complex data do, with a word on it: their median is moved
     little by ghosts, and nothing else would tell the noise better.
 
     Left out are voxels of exactly 0 and whatever lies within two voxels of the mask or of a value above 5 sd, which
-    noise hardly reaches. The sd of complex data comes from the median of squares of both channels.
+    noise hardly reaches. The sd of complex data comes from the median of squares of both channels. `noise` is what
+    `background_noise` finds, where that is known.
     """
     magnitude = data.abs()
-    noise = background_noise(magnitude, mask)
+    noise = noise or background_noise(magnitude, mask)
     if noise is None or not (noise.plausible or data.is_complex()):
         return None
     object_ = mask | (magnitude > 5 * noise.sd)

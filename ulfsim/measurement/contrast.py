@@ -12,15 +12,9 @@ from torch import Tensor
 
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
-from mrcore.noise_estimate import RESIDUAL, NoiseEstimate, background_noise, estimate_noise
-from ulfsim.measurement.air import COMPLEX_BACKGROUND, air_of
-from ulfsim.measurement.spectrum import coloured_residual_sd, noise_spectrum, residual_colour
+from ulfsim.measurement.noise import ScanNoise, eroded, given_noise, noise_core, scan_noise
 
-GIVEN = "given"
 _BLOCK_MM = 20.0
-_AIR_ERROR, _RESIDUAL_ERROR = 0.01, 0.10
-"""Relative errors of a noise sd that more voxels do not lessen: noise differs between air and tissue; residuals hold
-anatomy and lose colour."""
 
 Interval = tuple[float, float]
 
@@ -32,8 +26,9 @@ class ContrastStats:
     `mean` is the noise-free signal A in the tissue's core, `sd` the spread of magnitudes there (anatomy and noise),
     `noise_sd` the noise per real channel and `noise_method` how it was found; `notes` say where a core was thin.
     `mean_error` is the standard error of each mean, from `n_blocks` independent blocks of the core, and `noise_error`
-    that of the noise sd, relative. Intervals hold 95 %: they answer for the core as a sample of its tissue (noise and
-    anatomy) and for the noise estimate, not for wrong tissue maps.
+    that of the noise sd, relative. `ends` are the same at the least and the most noise where it is only bracketed.
+    Intervals hold 95 %: they answer for the core as a sample of its tissue (noise and anatomy) and for the noise
+    estimate, its whole bracket included, not for wrong tissue maps.
     """
 
     names: tuple[str, ...]
@@ -46,6 +41,13 @@ class ContrastStats:
     mean_error: tuple[float, ...] = ()
     n_blocks: tuple[float, ...] = ()
     noise_error: float = 0.0
+    ends: tuple[ContrastStats, ...] = ()
+
+    @property
+    def noise_range(self) -> Interval:
+        """Least and most noise sd that the scan leaves open."""
+        every = (self.noise_sd, *(end.noise_sd for end in self.ends))
+        return min(every), max(every)
 
     @property
     def snr(self) -> tuple[float, ...]:
@@ -62,16 +64,18 @@ class ContrastStats:
         """Return the 95 % interval of the mean of one tissue."""
         mean = self.mean_of(name)
         half = self._t_of(name) * self._error_of(name)
-        return mean - half, mean + half
+        return _hull((mean - half, mean + half), *(end.mean_interval(name) for end in self.ends))
 
     def snr_interval(self, name: str) -> Interval:
         """Return the 95 % interval of the SNR of one tissue."""
-        return self._ratio_interval(self.mean_of(name), self._t_of(name) * self._error_of(name))
+        own = self._ratio_interval(self.mean_of(name), self._t_of(name) * self._error_of(name))
+        return _hull(own, *(end.snr_interval(name) for end in self.ends))
 
     def cnr_interval(self, a: str, b: str) -> Interval:
         """Return the 95 % interval of `cnr(a, b)`."""
         half = math.hypot(self._t_of(a) * self._error_of(a), self._t_of(b) * self._error_of(b))
-        return self._ratio_interval(self.mean_of(a) - self.mean_of(b), half)
+        own = self._ratio_interval(self.mean_of(a) - self.mean_of(b), half)
+        return _hull(own, *(end.cnr_interval(a, b) for end in self.ends))
 
     def _ratio_interval(self, value: float, half: float) -> Interval:
         ratio = _ratio(value, self.noise_sd)
@@ -100,13 +104,12 @@ class ContrastStats:
 
 
 def measure(
-    volume: Volume, tissues: TissueMap, noise_sd: float | None = None, noise: NoiseEstimate | None = None
+    volume: Volume, tissues: TissueMap, noise_sd: float | None = None, noise: ScanNoise | None = None
 ) -> ContrastStats:
     """Measure `volume` (magnitude, or complex: its magnitude counts) in the cores of `tissues`, on the same grid.
 
-    The noise is estimated from the air around the brain, else from second differences in `noise_core`,
-    which are too small where noise is coloured (`coloured_noise` undoes that; pass it as `noise`). `noise_sd` (per real
-    channel) is taken as exact. With magnitudes M the signal is
+    The noise is that of `scan_noise`, or the `noise` that it gave; `noise_sd` (per real channel) is taken as exact.
+    With magnitudes M the signal is
     A^2 = mean(M)^2 + min(var(M), noise_sd^2) - 2 noise_sd^2: this is E[M^2] = A^2 + 2 sd^2 without the variance
     that anatomy adds to M.
 
@@ -119,61 +122,29 @@ def measure(
         raise BadInputError("give the noise either as noise_sd or as an estimate, not both")
     cores, notes = tissue_cores(tissues)
     if noise_sd is not None:
-        noise = NoiseEstimate(noise_sd, GIVEN, 0, "")
+        noise = given_noise(noise_sd)
     elif noise is None:
-        noise = _noise_of(volume.data, tissues)
+        noise = scan_noise(volume, tissues.mask, noise_core(tissues))
     magnitude = volume.data.abs() if volume.data.is_complex() else volume.data
     values = [magnitude[core].double() for core in cores]
     errors = [mean_error(magnitude, core, volume.grid.spacing_mm) for core in cores]
-    return ContrastStats(
-        tissues.names,
-        tuple(_signal(v, noise.sd) for v in values),
-        tuple(float(v.std(correction=0)) for v in values),
-        tuple(v.numel() for v in values),
-        noise.sd,
-        noise.method,
-        (*notes, noise.message) if noise.message else notes,
-        tuple(error for error, _ in errors),
-        tuple(n_blocks for _, n_blocks in errors),
-        relative_noise_error(noise),
-    )
 
+    def stats(sd: float, ends: tuple[ContrastStats, ...] = ()) -> ContrastStats:
+        return ContrastStats(
+            tissues.names,
+            tuple(_signal(v, sd) for v in values),
+            tuple(float(v.std(correction=0)) for v in values),
+            tuple(v.numel() for v in values),
+            sd,
+            noise.method,
+            (*notes, *noise.notes),
+            tuple(error for error, _ in errors),
+            tuple(n_blocks for _, n_blocks in errors),
+            noise.error,
+            ends,
+        )
 
-def coloured_noise(volume: Volume, tissues: TissueMap) -> NoiseEstimate:
-    """Estimate the noise as `measure` does; where only residuals tell it, undo what their filter takes from its colour.
-
-    Anatomy looks like coloured noise, so this is an upper bound where the colour is not that of the noise, as the
-    residuals alone are a lower one. Air that is not distributed as noise bounds it as well: ghosts and ringing add.
-
-    Raises:
-        BadInputError: noise that cannot be estimated.
-    """
-    found = _noise_of(volume.data, tissues)
-    if found.method != RESIDUAL:
-        return found
-    magnitude, core = volume.data.abs(), noise_core(tissues)
-    fwhm_voxels = residual_colour(magnitude, core)
-    most = noise_spectrum(Volume(magnitude * tissues.mask, volume.grid), tissues.mask, core).sd
-    air = background_noise(magnitude, tissues.mask)
-    if air is not None:
-        most = min(most, max(air.sd, found.sd))
-    sd = coloured_residual_sd(found.sd, fwhm_voxels, most)
-    kernel = " x ".join(f"{f:.2g}" for f in fwhm_voxels)
-    message = f"{found.message}; at most {sd:.4g}, for noise of {kernel} voxels FWHM"
-    return NoiseEstimate(sd, RESIDUAL, found.n_voxels, message, found.plausible)
-
-
-def relative_noise_error(noise: NoiseEstimate) -> float:
-    """Return the relative standard error of a noise sd; 0 where it was given.
-
-    The median of n Rayleigh values has the error 0.72 / sqrt(n); the median absolute deviation of second differences,
-    whose neighbours are correlated, about 3.2 / sqrt(n). Both have a part that more voxels do not lessen.
-    """
-    if noise.method == GIVEN or noise.n_voxels == 0:
-        return 0.0
-    if noise.method == RESIDUAL:
-        return math.hypot(3.2 / math.sqrt(noise.n_voxels), _RESIDUAL_ERROR)
-    return math.hypot(0.72 / math.sqrt(noise.n_voxels), _AIR_ERROR)
+    return stats(noise.sd, (stats(noise.low), stats(noise.high)) if noise.is_bracketed else ())
 
 
 def mean_error(image: Tensor, core: Tensor, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
@@ -216,7 +187,7 @@ def tissue_cores(
         if float(prob.max()) <= 0:
             raise BadInputError(f"the tissue map has no {name} at all; check the segmentation and its names")
         core = prob > threshold
-        inner, n_core = _eroded(core), int(core.count_nonzero())
+        inner, n_core = eroded(core), int(core.count_nonzero())
         if int(inner.count_nonzero()) >= n_enough:
             cores.append(inner)
             continue
@@ -231,30 +202,9 @@ def tissue_cores(
     return tuple(cores), tuple(notes)
 
 
-def noise_core(tissues: TissueMap, threshold: float = 0.9, n_enough: int = 200) -> Tensor:
-    """Return the core (X, Y, Z, bool) in which noise is measured by residuals: that of WM, the most uniform tissue.
-
-    Where it has room for fewer than `n_enough` voxels with all neighbours, it is that of the tissue with most room; the
-    whole brain where no tissue has any. Its outer voxels stay: the filters need their neighbours inside, which leaves
-    the outer ones out once; a second time would cost most of the voxels that the estimate rests on.
-    """
-    cores: dict[str, Tensor] = dict(zip(tissues.names, tissues.prob > threshold, strict=True))
-    room = {name: int(_eroded(core).count_nonzero()) for name, core in cores.items()}
-    if room.get("WM", 0) >= n_enough:
-        return cores["WM"]
-    most = max(room, key=lambda name: room[name])
-    return cores[most] if room[most] else tissues.mask
-
-
 def pairs(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Return the pairs whose contrast counts, later tissue first: (WM, GM), (WM, CSF), (GM, CSF)."""
     return tuple(itertools.combinations(reversed(names), 2))
-
-
-def _noise_of(data: Tensor, tissues: TissueMap) -> NoiseEstimate:
-    if data.is_complex() and (air := air_of(data, tissues.mask)) is not None:
-        return NoiseEstimate(air.sd, COMPLEX_BACKGROUND, air.n_voxels, air.message, air.plausible)
-    return estimate_noise(data.abs() if data.is_complex() else data, tissues.mask, noise_core(tissues))
 
 
 def _signal(magnitude: Tensor, sd: float) -> float:
@@ -262,19 +212,8 @@ def _signal(magnitude: Tensor, sd: float) -> float:
     return math.sqrt(max(mean**2 + min(variance, sd**2) - 2 * sd**2, 0.0))
 
 
-def _eroded(mask: Tensor) -> Tensor:
-    """Drop voxels that have one of their six neighbours outside; the edge of the image counts as outside."""
-    mask = mask.contiguous()
-    out = mask.clone()
-    # Shifts along memory are fastest; where they run into the next row they meet the edge, which is dropped.
-    before, after = mask.view(-1).view(torch.uint8), out.view(-1).view(torch.uint8)
-    for axis in range(3):
-        step = mask.stride(axis)
-        after[step:].bitwise_and_(before[: len(before) - step])
-        after[: len(after) - step].bitwise_and_(before[step:])
-        out.select(axis, 0).fill_(False)
-        out.select(axis, mask.shape[axis] - 1).fill_(False)
-    return out
+def _hull(*intervals: Interval) -> Interval:
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
 def _ratio(value: float, sd: float) -> float:

@@ -20,8 +20,9 @@ from mrcore.data.grid import Triple
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError
 from mrcore.noise_estimate import BACKGROUND, RESIDUAL, NoiseEstimate, background_noise, residual_noise
-from ulfsim.measurement.contrast import ContrastStats, measure, noise_core, pairs
+from ulfsim.measurement.contrast import ContrastStats, measure, pairs
 from ulfsim.measurement.edge_spread import edge_spread
+from ulfsim.measurement.noise import noise_core
 from ulfsim.measurement.spectrum import NoiseSpectrum, noise_spectrum
 from ulfsim.plan import scan_axes
 

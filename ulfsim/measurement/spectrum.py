@@ -15,6 +15,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from scipy import ndimage
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from ulfsim.measurement.air import COMPLEX_BACKGROUND, air_of
 FWHM_PER_SD = math.sqrt(8 * math.log(2))
 _N_LAGS = 8
 _WIDEST_FWHM_VOXELS = 8.0
+_LEAK_VOXELS = 0.5
+"""Excess of the width by autocorrelations over that by second differences that is not noise."""
 _FREQUENCIES = np.linspace(0, 0.5, 33)  # cycles per voxel
 Curves = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
@@ -74,11 +77,7 @@ def noise_spectrum(volume: Volume, mask: Tensor, core: Tensor | None = None) -> 
     notes: tuple[str, ...] = ()
     if air is not None:
         notes = () if air.plausible else (air.message,)
-        field = volume.data if volume.data.is_complex() else volume.data.double().square()
-        values = field - (0 if volume.data.is_complex() else field[air.region].mean())
-        lags = [_autocorrelation(values, air.region, axis) for axis in range(3)]
-        if not volume.data.is_complex():
-            lags = [np.sqrt(np.clip(lag, 0, None)) for lag in lags]
+        lags = _lags_of_air(volume.data, air.region)
         fwhm_voxels = cast("Triple", tuple(fwhm_of_autocorrelation(lag) for lag in lags))
         sd, method, n_voxels = air.sd, COMPLEX_BACKGROUND if volume.data.is_complex() else BACKGROUND, air.n_voxels
     else:
@@ -105,6 +104,29 @@ def noise_spectrum(volume: Volume, mask: Tensor, core: Tensor | None = None) -> 
         n_voxels,
         notes,
     )
+
+
+def air_colour(data: Tensor, region: Tensor) -> Triple:
+    """Return the kernel width in voxels per axis of the noise in the air `region` (X, Y, Z, bool); 0 where unknown.
+
+    It is that of the autocorrelation, but for what leaks smoothly out of the object and looks like a kernel: second
+    differences, which that does not change, must show it as well. Those of Rayleigh magnitudes have nearly the
+    squared autocorrelation of the complex noise, that of a kernel narrower by sqrt 2.
+    """
+    lags = _lags_of_air(data, region)
+    seen, factor = (data.real, 1.0) if data.is_complex() else (data, math.sqrt(2))
+    fast = [factor * f if math.isfinite(f) else 0.0 for f in residual_colour(seen, region)]
+    whole = [f if math.isfinite(f) else 0.0 for f in map(fwhm_of_autocorrelation, lags)]
+    return cast("Triple", tuple(w if w < f + _LEAK_VOXELS else f for w, f in zip(whole, fast, strict=True)))
+
+
+def _lags_of_air(data: Tensor, region: Tensor) -> list[np.ndarray]:
+    """Return the autocorrelation of the complex noise along each axis."""
+    if data.is_complex():
+        return [_autocorrelation(data, region, axis) for axis in range(3)]
+    square = data.double().square()
+    values = square - square[region].mean()
+    return [np.sqrt(np.clip(_autocorrelation(values, region, axis), 0, None)) for axis in range(3)]
 
 
 def gaussian_autocorrelation(fwhm_voxels: float, n_lags: int) -> np.ndarray:
@@ -217,8 +239,6 @@ def _power(autocorrelation: np.ndarray) -> np.ndarray:
 def detrended(image: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
     """Return the image less its mean over 7 x 7 x 7 voxels of the core, and where that mean rests on enough of them."""
     weight = core.double()
-    # Padded by hand: the pooling's own padding refuses images of fewer than 7 slices.
-    padded = torch.nn.functional.pad(torch.stack([image * weight, weight])[:, None], (3,) * 6)
-    mean = torch.nn.functional.avg_pool3d(padded, 7, 1)[:, 0]
+    mean = [torch.from_numpy(ndimage.uniform_filter(x.numpy(), 7, mode="constant")) for x in (image * weight, weight)]
     inside = core & (mean[1] > 0.15)
     return torch.where(inside, image - mean[0] / mean[1].clamp_min(1e-6), 0.0), inside

@@ -148,13 +148,13 @@ def test_without_air_the_noise_is_bracketed_thin_cores_and_missing_edges_are_sai
     table = json.loads((out / "slab_T1w_measure.json").read_text())
     low, high = table["noise"]["sd_range"]
     assert low < 0.8 * sd < high
-    assert table["noise"]["snr_if_white"]["WM"] > 1.2 * table["tissues"]["WM"]["snr"]
+    assert table["noise"]["snr_at_least_noise"]["WM"] > 1.2 * table["tissues"]["WM"]["snr"]
     stated = "\n".join(table["notes"])
     assert "only bracketed" in stated
     assert "the core of CSF is thin" in stated
     assert "axis S: only 0 usable edges" in stated
     page = (out / "slab_T1w_measure.html").read_text()
-    assert "if noise is white" in page
+    assert "at the least noise" in page
     assert "CSF (thin core)" in page
     assert "Edge spread, foot-head" not in page
     assert "anatomy raises low frequencies" in page

@@ -8,22 +8,20 @@ from mrcore.data.grid import Grid, with_spacing
 from mrcore.data.volume import TISSUES, TissueMap, Volume
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.noise import add_noise, complex_noise
-from mrcore.noise_estimate import BACKGROUND, RESIDUAL, NoiseEstimate
+from mrcore.noise_estimate import BACKGROUND, RESIDUAL
 from mrcore.operators.fourier import FourierOp
 from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
 from ulfsim.measurement.air import COMPLEX_BACKGROUND
 from ulfsim.measurement.contrast import (
-    GIVEN,
     ContrastStats,
-    coloured_noise,
     mean_error,
     measure,
-    noise_core,
     pairs,
     tissue_cores,
 )
 from ulfsim.measurement.edge_spread import edge_spread
+from ulfsim.measurement.noise import GIVEN, given_noise
 from ulfsim.measurement.spectrum import noise_spectrum
 
 LEVEL = {"CSF": 1.0, "GM": 6.0, "WM": 8.0}
@@ -123,7 +121,7 @@ def test_unknown_tissues_and_noise_given_twice_are_refused(head, scan):
     with pytest.raises(BadInputError, match="'bone'"):
         measure(scan, head.tissues, noise_sd=1.0).mean_of("bone")
     with pytest.raises(BadInputError, match="not both"):
-        measure(scan, head.tissues, 1.0, NoiseEstimate(1.0, RESIDUAL, 100, ""))
+        measure(scan, head.tissues, 1.0, given_noise(1.0))
     with pytest.raises(BadInputError, match="no standard errors"):
         ContrastStats(TISSUES, (1.0,) * 3, (1.0,) * 3, (9,) * 3, 1.0, RESIDUAL).snr_interval("WM")
 
@@ -168,31 +166,6 @@ def test_the_error_of_a_mean_of_white_noise_is_sd_over_root_n():
     assert mean_error(coloured, core, (2.0, 2.0, 2.0))[0] > 3 * error
 
 
-def test_residuals_of_coloured_noise_are_corrected(head):
-    clean = 10.0 * head.mask
-    drawn = complex_noise(head.grid.shape, SD, seeded(5, "coloured"), (1.2, 1.2, 0.0))
-    stripped = Volume((clean + drawn).abs() * head.mask, head.grid)
-    plain, corrected = measure(stripped, head.tissues), coloured_noise(stripped, head.tissues)
-    assert plain.noise_sd < 0.75 * SD
-    assert corrected.sd == pytest.approx(SD, rel=0.12)
-    found = measure(stripped, head.tissues, noise=corrected)
-    assert found.noise_method == RESIDUAL
-    low, high = found.snr_interval("WM")
-    assert low < 10 / SD < high
-
-
-def test_anatomy_that_looks_like_coloured_noise_is_bounded_by_the_air(head):
-    wave = 1 + 0.3 * torch.sin(torch.arange(head.grid.shape[0]) * 0.6)[:, None, None]
-    noise = complex_noise(head.grid.shape, SD, seeded(6, "bound"))
-    # Air whose level varies from voxel to voxel is not distributed as noise.
-    level = 0.2 + 2.3 * torch.rand(head.grid.shape, generator=seeded(6, "level"))
-    data = (10.0 * head.mask * wave + noise * torch.where(head.mask, 1.0, level)).abs()
-    plain, found = (f(Volume(data, head.grid), head.tissues) for f in (measure, coloured_noise))
-    assert plain.noise_method == RESIDUAL
-    # From the colour alone it would be 1.8 times the true noise.
-    assert plain.noise_sd < found.sd < 1.3 * SD
-
-
 def test_hku_k_space_images_are_measured(shared_data):
     """One slice stack of 0.055 T, complex k-space of 4 axial slices; voxels of 1 mm stand for the unknown size."""
     k_space = torch.from_numpy(np.load(shared_data / "ulf" / "hku_0p055T_fig6A.npz")["ksp_FSE"]).permute(2, 0, 1)
@@ -218,28 +191,6 @@ def test_hku_k_space_images_are_measured(shared_data):
 
 def test_pairs_put_the_brighter_tissue_first():
     assert pairs(TISSUES) == (("WM", "GM"), ("WM", "CSF"), ("GM", "CSF"))
-
-
-def _boxes(*widths):
-    """One box per tissue, side by side, of these widths along x."""
-    prob = torch.zeros(3, 40, 12, 12)
-    start = 1
-    for index, width in enumerate(widths):
-        prob[index, start : start + width, 1:11, 1:11] = 1.0
-        start += width
-    return TissueMap(prob, TISSUES, Grid((40, 12, 12), np.eye(4)))
-
-
-def test_residual_noise_is_measured_in_white_matter_with_its_outer_voxels():
-    tissues = _boxes(20, 5, 8)  # CSF has more room
-    assert torch.equal(noise_core(tissues), tissues.prob[2] > 0.9)
-
-
-def test_residual_noise_is_measured_where_there_is_room():
-    tissues = _boxes(5, 20, 4)  # 4 x 10 x 10 of white matter leave 2 x 8 x 8 with all neighbours
-    assert torch.equal(noise_core(tissues), tissues.prob[1] > 0.9)
-    thin = TissueMap(0.8 * tissues.prob, TISSUES, tissues.grid)
-    assert torch.equal(noise_core(thin), thin.mask)
 
 
 def test_the_error_of_a_mean_of_three_blocks_is_right_in_the_mean():
