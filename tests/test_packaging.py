@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PACKAGES = {"mrcore", "ulfsim", "inr", "recon", "mrkit"}
+PACKAGES = {"mrcore", "ulfsim", "inr", "recon", "iqt", "mrkit"}
 
 
 def python(code: str) -> str:

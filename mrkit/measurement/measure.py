@@ -19,6 +19,7 @@ from mrkit.measurement.measured import Measured
 from ulfsim.measurement.contrast import measure as measure_contrast
 from ulfsim.measurement.contrast import tissue_cores
 from ulfsim.measurement.edge_spread import edge_spread
+from ulfsim.measurement.mixing import with_mixing
 from ulfsim.measurement.noise import noise_core, scan_noise
 from ulfsim.measurement.spectrum import NoiseSpectrum, noise_spectrum
 
@@ -48,9 +49,12 @@ def measure(
     """
     volume, doubts = as_scan(volume)
     weighting = weighting or weighting_from(volume)
+    are_given = tissues is not None
     tissues, found = find_tissues(volume, tissues, mask, segmenter or segmenter_named("mrkit", weighting))
     noise = scan_noise(volume, tissues.mask, noise_core(tissues))
     contrast = measure_contrast(volume, tissues, noise=noise)
+    if not are_given:
+        contrast = with_mixing(contrast, tissues)
     spectrum, remarks = _spectrum(volume, tissues)
     measured = Measured(
         name=str(volume.meta.get("SourceFile", "scan")),

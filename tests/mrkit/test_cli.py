@@ -257,7 +257,7 @@ def test_info_lists_every_reason_and_exits_2(tmp_path, call):
     result = call("info", image)
     assert result.returncode == 2
     assert result.stdout.count("\nerror: ") == 2
-    assert "not usable: 2 error(s)" in result.stdout
+    assert "not usable as a scan: 2 error(s)" in result.stdout
     assert "Traceback" not in result.stderr
 
 

@@ -26,7 +26,8 @@ class ContrastStats:
     `mean` is the noise-free signal A in the tissue's core, `sd` the spread of magnitudes there (anatomy and noise),
     `noise_sd` the noise per real channel and `noise_method` how it was found; `notes` say where a core was thin.
     `mean_error` is the standard error of each mean, from `n_blocks` independent blocks of the core, and `noise_error`
-    that of the noise sd, relative. `ends` are the same at the least and the most noise where it is only bracketed.
+    that of the noise sd, relative. `ends` are the same at the least and the most noise where it is only bracketed,
+    `mixtures` those with other means that `with_mixing` leaves open.
     Intervals hold 95 %: they answer for the core as a sample of its tissue (noise and anatomy) and for the noise
     estimate, its whole bracket included, not for wrong tissue maps.
     """
@@ -42,6 +43,11 @@ class ContrastStats:
     n_blocks: tuple[float, ...] = ()
     noise_error: float = 0.0
     ends: tuple[ContrastStats, ...] = ()
+    mixtures: tuple[ContrastStats, ...] = ()
+
+    @property
+    def _others(self) -> tuple[ContrastStats, ...]:
+        return (*self.ends, *self.mixtures)
 
     @property
     def noise_range(self) -> Interval:
@@ -64,18 +70,18 @@ class ContrastStats:
         """Return the 95 % interval of the mean of one tissue."""
         mean = self.mean_of(name)
         half = self._t_of(name) * self._error_of(name)
-        return _hull((mean - half, mean + half), *(end.mean_interval(name) for end in self.ends))
+        return _hull((mean - half, mean + half), *(end.mean_interval(name) for end in self._others))
 
     def snr_interval(self, name: str) -> Interval:
         """Return the 95 % interval of the SNR of one tissue."""
         own = self._ratio_interval(self.mean_of(name), self._t_of(name) * self._error_of(name))
-        return _hull(own, *(end.snr_interval(name) for end in self.ends))
+        return _hull(own, *(end.snr_interval(name) for end in self._others))
 
     def cnr_interval(self, a: str, b: str) -> Interval:
         """Return the 95 % interval of `cnr(a, b)`."""
         half = math.hypot(self._t_of(a) * self._error_of(a), self._t_of(b) * self._error_of(b))
         own = self._ratio_interval(self.mean_of(a) - self.mean_of(b), half)
-        return _hull(own, *(end.cnr_interval(a, b) for end in self.ends))
+        return _hull(own, *(end.cnr_interval(a, b) for end in self._others))
 
     def _ratio_interval(self, value: float, half: float) -> Interval:
         ratio = _ratio(value, self.noise_sd)
