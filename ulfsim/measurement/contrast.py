@@ -70,12 +70,13 @@ class ContrastStats:
         """Return the 95 % interval of the mean of one tissue."""
         mean = self.mean_of(name)
         half = self._t_of(name) * self._error_of(name)
-        return _hull((mean - half, mean + half), *(end.mean_interval(name) for end in self._others))
+        # Signals are not negative.
+        return _hull((max(mean - half, 0.0), mean + half), *(end.mean_interval(name) for end in self._others))
 
     def snr_interval(self, name: str) -> Interval:
         """Return the 95 % interval of the SNR of one tissue."""
-        own = self._ratio_interval(self.mean_of(name), self._t_of(name) * self._error_of(name))
-        return _hull(own, *(end.snr_interval(name) for end in self._others))
+        low, high = self._ratio_interval(self.mean_of(name), self._t_of(name) * self._error_of(name))
+        return _hull((max(low, 0.0), high), *(end.snr_interval(name) for end in self._others))
 
     def cnr_interval(self, a: str, b: str) -> Interval:
         """Return the 95 % interval of `cnr(a, b)`."""

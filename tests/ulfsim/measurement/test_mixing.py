@@ -56,3 +56,11 @@ def test_a_bracketed_noise_widens_them_further(tissues):
     both = with_mixing(replace(_stats((10.0, 30.0, 50.0)), ends=(_stats((10.0, 30.0, 50.0)), noisy)), tissues)
     assert both.snr_interval("GM")[0] == pytest.approx((30 - 15) / 0.7 / 2)
     assert both.snr_interval("GM")[1] == pytest.approx((30 - 3) / 0.7)
+
+
+def test_no_interval_of_a_signal_reaches_below_nought(tissues):
+    weak = replace(_stats((1.0, 30.0, 50.0)), mean_error=(2.0, 0.1, 0.1), noise_error=0.1)
+    for found in (weak, with_mixing(weak, tissues)):
+        assert found.mean_interval("CSF")[0] == 0.0
+        assert found.snr_interval("CSF")[0] == 0.0
+        assert found.cnr_interval("CSF", "GM")[0] < 0
