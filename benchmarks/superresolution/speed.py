@@ -18,12 +18,12 @@ from inr.hulfsynth import HulfSynthSettings, fit_hulfsynth
 from inr.voxels import cubic, tikhonov
 from mrcore.data.volume import TissueMap, Volume
 from mrcore.forward import covering_grid, imaging_operator
+from mrkit.anatomy.resolution import psf_of
 from mrkit.files.images import read_scan
 from mrkit.simulation.simulate import simulate_ulf
 from mrkit.superresolution.fitting import FitPlan, chosen_weight, fit_prepared
 from mrkit.superresolution.lattice import lattice_for
 from mrkit.superresolution.prepare import Prepared, prepare
-from mrkit.superresolution.scans import psf_of
 from superresolution.scene import PRESET
 from ulfsim.protocols.presets import PRESETS
 

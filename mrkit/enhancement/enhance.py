@@ -14,20 +14,20 @@ from torch import Tensor
 from iqt.audit.checks import Audit, audit_image
 from iqt.files import RestorerCard, TrainedRestorer
 from iqt.restoring import Restoration, restore, tethered
-from mrcore.data.acquisition import Psf, from_json
+from mrcore.data.acquisition import Psf
 from mrcore.data.brief import Brief
 from mrcore.data.grid import Grid, Triple
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator
-from mrcore.io.bids.resolution import stated_psf
-from mrcore.noise_estimate import estimate_noise
 from mrcore.notes import Caution
 from mrcore.operators.separable import SeparableOp
 from mrcore.scans import as_scan
 from mrcore.spatial.cropping import crop_to
 from mrcore.spatial.resampling import resample
 from mrkit.anatomy.brain import find_brain
+from mrkit.anatomy.resolution import psf_of
+from ulfsim.measurement.noise import ScanNoise, given_noise, scan_noise
 
 LEVEL_QUANTILE = 0.9
 """The quantile of intensities in the brain that is 1 for the network, as in its training."""
@@ -100,12 +100,12 @@ def enhance(
     level = float(scan.data[mask].quantile(LEVEL_QUANTILE)) if bool(mask.any()) else 0.0
     if level <= 0:
         raise BadInputError("the scan shows nothing inside the brain mask; is the mask on the scan's grid?")
-    noise, noise_note = _noise(scan, mask, noise_sd)
-    point_spread, psf_notes = (psf, ("point spread: as given",)) if psf is not None else _psf_of(scan)
+    noise = _noise(scan, mask, noise_sd)
+    point_spread, psf_notes = (psf, ("point spread: as given",)) if psf is not None else psf_of(scan)
     order = _slices_last(scan.grid)
     turned, inside = _turned(scan, order), mask.permute(order)
     spread = cast("Psf", tuple(point_spread[axis] for axis in order))
-    outside = out_of_range(restorer.card, turned.grid.spacing_mm, level / noise)
+    outside = out_of_range(restorer.card, turned.grid.spacing_mm, level / noise.sd)
     if outside and not force:
         raise BadInputError(f"{'; '.join(outside)}; use --force to go on all the same")
     output = covering_grid(turned.grid, voxel_mm)
@@ -113,11 +113,13 @@ def enhance(
     operator = imaging_operator(lattice, turned.grid, spread)
     if not isinstance(operator, SeparableOp):
         raise BadInputError(f"the scan's grid is sheared, {turned.grid}; resample it to an orthogonal one first")
-    relative, sd = turned.data / level, noise / level
+    relative, sd = turned.data / level, noise.sd / level
     done = restore(restorer.net, operator, relative, sd, turned.grid.spacing_mm, voxel_mm, n_mirrored)
     image = _composed(done, operator, relative, sd, trust_sd, _on_lattice(inside, turned.grid, lattice))
     volume, start = (crop_to(Volume(part * level, lattice), output) for part in (image, done.start))
-    verdict = audit_image(turned, Volume(image * level, lattice), spread, noise, inside, same_units=True)
+    colour = noise.fwhm_voxels[order[0]], noise.fwhm_voxels[order[1]], noise.fwhm_voxels[order[2]]
+    drawn = Volume(image * level, lattice)
+    verdict = audit_image(turned, drawn, spread, noise.sd, inside, noise_fwhm_voxels=colour, same_units=True)
     back = tuple(int(i) for i in np.argsort(order))
     return Enhanced(
         image=_turned(volume, back),
@@ -126,7 +128,7 @@ def enhance(
         residual_z=Volume(verdict.residual.z.permute(back), scan.grid),
         mask=mask,
         audit=verdict,
-        notes=(*(Caution(text) for text in outside), *seen, *verdict.findings, how, noise_note, *psf_notes),
+        notes=(*(Caution(text) for text in outside), *seen, *verdict.findings, how, *noise.notes, *psf_notes),
     )
 
 
@@ -156,22 +158,12 @@ def _composed(
     return mixed.clamp_min(0)
 
 
-def _noise(scan: Volume, mask: Tensor, given: float | None) -> tuple[float, str]:
-    if given is not None:
-        if not 0 < given < math.inf:
-            raise BadInputError(f"noise_sd is positive and in the units of the scan, got {given}")
-        return given, f"noise sd {given:.4g}: as given"
-    found = estimate_noise(scan.data, mask)
-    return found.sd, found.message if found.plausible else Caution(found.message)
-
-
-def _psf_of(scan: Volume) -> tuple[Psf, tuple[str, ...]]:
-    if "Acquisition" in scan.meta:
-        acquisition = from_json(scan.meta)
-        if all(abs(a - b) < 1e-3 * b for a, b in zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)):
-            return acquisition.psf, ("point spread: from the scan's sidecar",)
-    psf, notes = stated_psf(scan.meta, scan.grid)
-    return psf, notes or ("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis",)
+def _noise(scan: Volume, mask: Tensor, given: float | None) -> ScanNoise:
+    if given is None:
+        return scan_noise(scan, mask)
+    if not 0 < given < math.inf:
+        raise BadInputError(f"noise_sd is positive and in the units of the scan, got {given}")
+    return given_noise(given)
 
 
 def _slices_last(grid: Grid) -> tuple[int, int, int]:

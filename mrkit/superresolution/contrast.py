@@ -26,9 +26,9 @@ from mrcore.notes import Caution, prefixed
 from mrcore.random import seeded
 from mrcore.scans import as_scan
 from mrkit.anatomy.finding import weighting
+from mrkit.anatomy.resolution import psf_of
 from mrkit.simulation.protocol import Gauge
 from mrkit.simulation.simulate import simulate_ulf
-from mrkit.superresolution.scans import psf_of
 from ulfsim.calibration.gauge import contrast_warnings
 from ulfsim.matching.like import preset_like
 from ulfsim.measurement.contrast import measure, tissue_cores

@@ -23,9 +23,9 @@ from mrcore.errors import BadInputError
 from mrcore.forward import covering_grid, imaging_operator
 from mrcore.spatial.registration import RegisterSettings, register
 from mrcore.spatial.resampling import resample
+from mrkit.anatomy.resolution import psf_of
 from mrkit.superresolution.lattice import lattice_for, on_scan
 from mrkit.superresolution.prepare import Prepared
-from mrkit.superresolution.scans import psf_of
 
 CPU = torch.device("cpu")
 RIGID = RegisterSettings(dof=6, levels_mm=(8.0, 4.0))

@@ -20,10 +20,11 @@ from mrcore.scans import as_scan
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.tissues import Segmenter
 from mrkit.anatomy.finding import Notes, find_tissues, weighting, weighting_cautions
+from mrkit.anatomy.resolution import psf_of
 from mrkit.anatomy.segmenters import segmenter_named
 from mrkit.progress import stages
 from mrkit.superresolution.lattice import foreground_of, lattice_for, mask_tissues, on_lattice
-from mrkit.superresolution.scans import align_scans, motion_notes, moved, psf_of, relative_to_wm
+from mrkit.superresolution.scans import align_scans, motion_notes, moved, relative_to_wm
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from inr.scans.alignment import Pose, pose_of, posed
 from inr.scans.stacks import Stack, Stacks
-from mrcore.data.acquisition import Acquisition, Psf, from_json
 from mrcore.data.grid import Grid, Triple
 from mrcore.data.volume import TissueMap, Volume, require_same_grid
 from mrcore.errors import BadInputError, GridMismatchError
-from mrcore.io.bids.resolution import NOTHING_GIVEN, GivenResolution, stated_psf
+from mrcore.io.bids.resolution import NOTHING_GIVEN, stated_psf
 from mrcore.notes import Caution
 from mrcore.spatial.registration import Matrix, RegisterSettings, register
 from mrcore.spatial.resampling import resample
 from mrkit.anatomy.finding import Notes
+from mrkit.anatomy.resolution import GIVEN_KEY, psf_of, stated_acquisition
 from mrkit.superresolution.lattice import on_lattice
 from ulfsim.measurement.band import acquired_voxel_mm, on_acquired_voxels
 from ulfsim.measurement.contrast import tissue_cores
@@ -28,8 +28,6 @@ from ulfsim.measurement.noise import ScanNoise, noise_core, scan_noise
 
 SMALLEST_NOISE = 1e-3
 """Least noise sd relative to WM: a noise-free scan would make the data term infinitely stiff."""
-GIVEN_KEY = "GivenResolution"
-"""Key of a scan's `meta` under which `with_resolution` puts what its user says."""
 FIRST_ALIGNMENT = RegisterSettings(dof=6, levels_mm=(8.0, 4.0))
 FAR_DEG, FAR_MM = 10.0, 15.0
 """Motion between scans of one session beyond which headers or the alignment are to be doubted."""
@@ -78,7 +76,7 @@ def _bright(data: Tensor) -> Tensor:
 
 def _is_stated(scan: Volume) -> bool:
     """Return whether user or sidecar say how finely the scan was acquired in plane."""
-    if scan.meta.get(GIVEN_KEY, NOTHING_GIVEN) != NOTHING_GIVEN or _stated_acquisition(scan) is not None:
+    if scan.meta.get(GIVEN_KEY, NOTHING_GIVEN) != NOTHING_GIVEN or stated_acquisition(scan) is not None:
         return True
     psf, _ = stated_psf(scan.meta, scan.grid)
     return any(axis.band_mm > 0 for axis in psf)
@@ -118,7 +116,7 @@ def relative_to_wm(scan: Volume, tissues: TissueMap, noise_sd: float | None = No
 
 def _noise_of_fit(noise: ScanNoise, scan: Volume) -> tuple[float, Notes]:
     """Return the sd with which voxels count in a fit that takes them as independent, and notes on it."""
-    if (stated := _stated_acquisition(scan)) is not None:
+    if (stated := stated_acquisition(scan)) is not None:
         x, y, z = (f / v for f, v in zip(stated.noise_fwhm_mm, stated.voxel_mm, strict=True))
         noise = replace(noise, fwhm_voxels=(x, y, z))
     # The band of a stated resolution leaves as many independent voxels as it would hold.
@@ -129,35 +127,6 @@ def _noise_of_fit(noise: ScanNoise, scan: Volume) -> tuple[float, Notes]:
         text = f"the noise is coloured: {share:.0%} of the voxels would hold as much, and each counts that much less"
         notes = (*notes, text)
     return sd, notes
-
-
-def with_resolution(scan: Volume, given: GivenResolution) -> Volume:
-    """Return the scan with what its user says of its resolution, which `psf_of` takes before all else."""
-    return scan if given == NOTHING_GIVEN else Volume(scan.data, scan.grid, {**scan.meta, GIVEN_KEY: given})
-
-
-def psf_of(scan: Volume) -> tuple[Psf, Notes]:
-    """Return the point spread of a scan, and notes on where it is from.
-
-    What the user gave comes first, then what a sidecar of mrkit states for this grid, then what that of a converter
-    says of slices and acquired matrix; one voxel on every axis where nothing is said.
-    """
-    given = scan.meta.get(GIVEN_KEY, NOTHING_GIVEN)
-    if not isinstance(given, GivenResolution):
-        raise BadInputError(f"{GIVEN_KEY} in the meta of a scan must be a GivenResolution, got {given!r}")
-    if given == NOTHING_GIVEN and (acquisition := _stated_acquisition(scan)) is not None:
-        return acquisition.psf, ("point spread: from the scan's sidecar",)
-    psf, notes = stated_psf(scan.meta, scan.grid, given)
-    return psf, notes or ("point spread: assumed, truncation and a Gaussian of one voxel FWHM per axis",)
-
-
-def _stated_acquisition(scan: Volume) -> Acquisition | None:
-    """Return what the sidecar states, where it holds for the scan's grid."""
-    if "Acquisition" not in scan.meta:
-        return None
-    acquisition = from_json(scan.meta)
-    alike = zip(acquisition.voxel_mm, scan.grid.spacing_mm, strict=True)
-    return acquisition if all(abs(a - b) < 1e-3 * b for a, b in alike) else None
 
 
 @dataclass(frozen=True, eq=False)

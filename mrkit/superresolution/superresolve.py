@@ -25,6 +25,7 @@ from mrcore.segmentation.tissues import Segmenter
 from mrcore.solvers import Solution
 from mrcore.spatial.cropping import crop_to
 from mrkit.anatomy.finding import weighting
+from mrkit.anatomy.resolution import GIVEN_KEY, with_resolution
 from mrkit.devices import device_of
 from mrkit.simulation.protocol import Gauge
 from mrkit.superresolution.comparison import Comparison, compare_methods
@@ -40,7 +41,7 @@ from mrkit.superresolution.fitting import (
     started_from,
 )
 from mrkit.superresolution.prepare import Prepared, prepare
-from mrkit.superresolution.scans import GIVEN_KEY, as_acquired, motion_notes, with_resolution
+from mrkit.superresolution.scans import as_acquired, motion_notes
 from mrkit.superresolution.trust import KeepMember, Trust, kept_members, trust
 
 

@@ -11,10 +11,10 @@ from mrcore.errors import BadInputError
 from mrcore.io.bids.resolution import GivenResolution
 from mrcore.phantom import digital_head, head_grid
 from mrcore.spatial.resampling import resample
+from mrkit.anatomy.resolution import psf_of, with_resolution
 from mrkit.simulation.protocol import Changes
 from mrkit.simulation.simulate import simulate_ulf
 from mrkit.superresolution.prepare import require_finer
-from mrkit.superresolution.scans import psf_of, with_resolution
 from mrkit.superresolution.superresolve import superresolve
 
 VOXEL_MM, THICKNESS_MM = (4.0, 4.0, 16.0), 8.0

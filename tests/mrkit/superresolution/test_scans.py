@@ -11,7 +11,8 @@ from mrcore.noise import complex_noise
 from mrcore.notes import cautions
 from mrcore.phantom import digital_head, head_grid
 from mrcore.random import seeded
-from mrkit.superresolution.scans import as_acquired, psf_of, relative_to_wm, with_resolution
+from mrkit.anatomy.resolution import psf_of, with_resolution
+from mrkit.superresolution.scans import as_acquired, relative_to_wm
 
 SD = 0.05
 
