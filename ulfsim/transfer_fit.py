@@ -21,10 +21,11 @@ from scipy.sparse.linalg import cg
 from torch import Tensor
 
 from mrcore.data.grid import Shape3, Triple
-from mrcore.data.volume import Volume, require_same_grid
+from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError
 from mrcore.noise_estimate import background_noise
 from mrcore.operators.fourier import FourierOp
+from ulfsim.likeness import likeness, require_alike, require_one_grid
 from ulfsim.transfer import TransferFunction, hat_matrices, level_of, transfer_operator, world_axes
 
 Array = NDArray[np.float64]
@@ -54,7 +55,7 @@ class ScanPair:
     low: Volume
 
     def __post_init__(self) -> None:
-        require_same_grid(self.high.grid, self.low.grid, f"the high-field and the low-field scan of pair '{self.name}'")
+        require_one_grid(self.name, self.high.grid, self.low.grid)
         for what, volume in (("high", self.high), ("low", self.low)):
             if volume.data.is_complex() or not float(volume.data.sum()) > 0:
                 raise BadInputError(f"the {what}-field scan of pair '{self.name}' must be a magnitude image, not empty")
@@ -73,9 +74,12 @@ def fit_transfer(
     The intensities of both scans of a pair may have any scale. Pairs may differ in grid.
 
     Raises:
-        BadInputError: no pair, one pair and no smoothness, the same scan twice, or a smoothness below 0.
+        BadInputError: no pair, one pair and no smoothness, the same scan twice, a pair that does not overlap or does
+            not correlate (see `ulfsim.likeness`), or a smoothness below 0.
     """
     _require_distinct(pairs)
+    for pair in pairs:
+        require_alike(pair.name, likeness(pair.high, pair.low))
     nodes = _node_axes(pairs, node_cyc_per_mm)
     sums = [_sums(pair, nodes) for pair in pairs]
     if smoothness is None:

@@ -26,7 +26,8 @@ examples:
 
 _FIT = """\
 Estimate a transfer function. The low-field scan of each pair must be registered to its high-field scan and resampled
-onto its grid. The smoothness is chosen by leaving each pair out in turn, so two pairs are needed, or --smoothness."""
+onto its grid; a pair that does not overlap in space, or does not correlate, is refused. The smoothness is chosen by
+leaving each pair out in turn, so two pairs are needed, or --smoothness."""
 
 _APPLY = """\
 Filter IMAGE with the transfer function TF, add complex noise of the fitted strength and colour, take the magnitude.

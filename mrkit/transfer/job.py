@@ -13,6 +13,8 @@ from mrcore.io.sidecar import stem
 from mrkit.files.images import read_scan
 from mrkit.files.outputs import ImageOutput, OutputNames, check_outputs, write_results
 from mrkit.files.provenance import Record, distinct_names
+from mrkit.files.warn import warn_of
+from ulfsim.likeness import likeness, likeness_notes
 from ulfsim.plan import plan_scan
 from ulfsim.transfer import TransferFunction, degrade, load_transfer, save_transfer
 from ulfsim.transfer_fit import ScanPair, fit_transfer
@@ -24,7 +26,8 @@ def fit_files(
     """Fit a transfer function to `scans` (high, low, high, low, ...) and write it; return it.
 
     Raises:
-        BadInputError: an odd number of scans, scans that cannot be used, an output that exists.
+        BadInputError: an odd number of scans, scans that cannot be used, a pair that does not overlap or does not
+            correlate, an output that exists.
         GridMismatchError: a low-field scan that is not on the grid of its high-field scan.
     """
     if len(scans) % 2:
@@ -40,6 +43,7 @@ def fit_files(
         for high, low in zip(scans[::2], scans[1::2], strict=True)
     ]
     found = fit_transfer(pairs, smoothness=smoothness)
+    warn_of(note for pair in pairs for note in likeness_notes(pair.name, likeness(pair.high, pair.low)))
     save_transfer(found, out, force=force)
     return found
 

@@ -212,5 +212,5 @@ def test_unrelated_images_are_refused(pairs):
     image = pairs[0].high
     negative = Volume((image.data.max() - image.data) * (image.data > 0), GRID)
     shifted = Volume(negative.data.roll((24, 24, 24), (0, 1, 2)), GRID)
-    with pytest.raises(BadInputError, match="resemble"):
+    with pytest.raises(BadInputError, match="do not overlap: 17% of the smaller"):
         fit_transfer([ScanPair("a", Volume(image.data - image.data.mean() * 0.99, GRID), shifted)], smoothness=0.1)

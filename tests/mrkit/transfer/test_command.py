@@ -64,13 +64,16 @@ def test_apply_writes_scan_and_sidecar(folder, tmp_path):
 
 
 def test_errors_are_one_line(folder, tmp_path, capsys):
-    image = folder / "hf0.nii.gz"
+    image, moved = folder / "hf0.nii.gz", tmp_path / "moved.nii.gz"
+    low = load_volume(folder / "ulf0.nii.gz")
+    save_volume(Volume(low.data.roll(4, 1), low.grid), moved)
     for arguments, message in (
         (("fit", image, "--out", tmp_path / "t.npz"), "pairs"),
         (("fit", image, folder / "ulf0.nii.gz", "--out", folder / "tf.npz"), "exists already"),
         (("fit", image, folder / "ulf0.nii.gz", "--out", image), "written over"),
         (("fit", image, folder / "ulf0.nii.gz", "--out", tmp_path / "t.npz"), "one pair"),
         (("fit", image, folder / "ulf0.nii.gz", "--out", tmp_path / "t.nii"), ".npz"),
+        (("fit", image, moved, "--out", tmp_path / "t.npz"), "hf0.nii.gz moved.nii.gz' do not correlate: 0."),
         (("apply", image, image, tmp_path), "no transfer function"),
     ):
         assert run("transfer", *arguments) == 2
