@@ -45,7 +45,8 @@ examples:
 Each command has its own help: mrkit simulate --help. Images are NIfTI-1/2 or MGH; lengths are in mm. Results are
 written as .nii.gz with a .json beside each; nothing is overwritten without --force.
 Warnings are printed, a line each; -q silences them, --strict stops at the first.
-Exit codes: 0 done, 2 input that cannot be used (one line says why), 1 an error in mrkit itself, 130 interrupted."""
+Exit codes: 0 done, 3 done without some images of a folder (each is named), 2 input that cannot be used (one line says
+why), 1 an error in mrkit itself, 130 interrupted."""
 
 
 class _Parser(argparse.ArgumentParser):

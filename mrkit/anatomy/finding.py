@@ -43,8 +43,7 @@ def find_tissues(
         return _given(volume, tissues, mask)
     notes: Notes = ()
     if mask is None:
-        mask, how = find_brain(volume)
-        notes = (how,)
+        mask, notes = find_brain(volume)
     found = (segmenter or own_segmenter(volume))(volume, mask)
     message = found.message if found.method in found.message else f"{found.method}, {found.message}"
     return found.tissues, (*notes, f"tissues: {message}")
@@ -66,15 +65,16 @@ def weighting_of(volume: Volume, file_name: str) -> str:
     mrkit's own sidecars state it; others say it in `ProtocolName`, `SeriesDescription` or the name of the sequence.
     BIDS names end in it (`sub-01_T2w`, and `sub-01_T2w_ulf` of a simulation).
     """
-    return _told_weighting(volume.meta, file_name)[0]
+    return stated_weighting(volume.meta, file_name)[0] or "T1w"
 
 
 def weighting_cautions(volume: Volume) -> tuple[Caution, ...]:
     """Return what is doubtful about the weighting that `weighting` tells."""
-    return _told_weighting(volume.meta, str(volume.meta.get("SourceFile", "the image")))[1]
+    return stated_weighting(volume.meta, str(volume.meta.get("SourceFile", "the image")))[1]
 
 
-def _told_weighting(meta: Mapping[str, object], file_name: str) -> tuple[str, tuple[Caution, ...]]:
+def stated_weighting(meta: Mapping[str, object], file_name: str) -> tuple[str | None, tuple[Caution, ...]]:
+    """Return the weighting that sidecar and name of an image say, None where they do not, and what is doubtful."""
     block = meta.get("Acquisition")
     sequence = block.get("sequence") if isinstance(block, Mapping) else None
     stated = sequence.get("weighting") if isinstance(sequence, Mapping) else None
@@ -94,7 +94,7 @@ def _told_weighting(meta: Mapping[str, object], file_name: str) -> tuple[str, tu
     by_times = weighting_by_times(meta)
     if by_times is not None:
         return by_times, (Caution(f"{file_name} is taken as {by_times}, by its echo and inversion time alone"),)
-    return "T1w", ()
+    return None, ()
 
 
 def on_one_grid(tissues: TissueMap, volume: Volume) -> TissueMap:

@@ -24,7 +24,8 @@ examples:
   mrkit fidelity --sim a/ --real b/ --labels beside            tissues from IMAGE_dseg.nii.gz where there is one
 
 how scans are matched:
-  by contrast       from the sidecar, or the end of the name (_T1w, _T2w, _FLAIR); --weighting says it for all
+  by contrast       from the sidecar, or the end of the name (_T1w, _T2w, _FLAIR); --weighting takes one contrast only,
+                    and images that do not say theirs as that one
   by person         equal sub- labels (and sessions), or equal names apart from contrast and _ulf; only then are errors
                     given by person, with a correlation; otherwise groups are compared by their means
 Tissues are found in every scan itself, simulated or real, in the same way: a simulation must look right to the
@@ -35,6 +36,8 @@ writes into OUT:
   fidelity.json     the same numbers, with mean and spread of each group
   facts/            what was measured of each scan, and its tissues to look at; a second run goes on from there
 
+An image that cannot be used (not fetched, damaged, no brain found) is named and left out; exit code 3 then, and the
+reasons are in fidelity.json. --strict stops there instead.
 No measure depends on the image's scale. Errors are 0 where both sides agree; the page defines each."""
 
 
@@ -64,7 +67,12 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
         default=Path("fidelity"),
         help="folder for the results (default: %(default)s)",
     )
-    group.add_argument("--weighting", choices=WEIGHTINGS, help="contrast of all images (default: by sidecar or name)")
+    group.add_argument(
+        "--weighting",
+        choices=WEIGHTINGS,
+        help="look at images of this contrast alone, and at those that do not say theirs as of it (default: every "
+        "contrast that is on both sides)",
+    )
     brain = parser.add_argument_group("brain and tissues")
     brain.add_argument(
         "--labels",
@@ -85,10 +93,11 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, write and name the files; return 0."""
+    """Compare, write and name the files; return 0, or 3 where images were left out."""
     from mrkit.devices import use_threads
     from mrkit.fidelity.job import FidelityJob, fidelity_files
     from mrkit.fidelity.measurer import Segmenting
+    from mrkit.files.warn import exit_code
 
     use_threads(arguments.threads)
     job = FidelityJob(
@@ -101,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         force=arguments.force,
     )
-    for path in fidelity_files(job):
+    written, left_out = fidelity_files(job)
+    for path in written:
         sys.stdout.write(f"{path}\n")
-    return 0
+    return exit_code(left_out)

@@ -11,7 +11,7 @@ from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, MrkitError
 from mrcore.noise_estimate import BACKGROUND
 from mrcore.notes import Caution
-from mrkit.anatomy.scans import ScanFile
+from mrkit.anatomy.scans import ScanFile, left_out_text
 from mrkit.fidelity.measurer import MeasuredScan, Measurer
 from mrkit.fidelity.result import ContrastResult, MethodResult, Pictured
 from mrkit.files.images import read_scan
@@ -57,9 +57,10 @@ def compare_contrast(
     Raises:
         BadInputError: no scan of one of the sides can be measured.
     """
-    theirs, notes = _measured(real, "real", measurer, begin)
+    theirs, unmeasured = _measured(real, "real", measurer, begin)
     ours, more = _measured(sim, "simulated", measurer, begin)
-    notes += more
+    unmeasured += more
+    notes = [*unmeasured]
     real_mean = group_mean([m.facts for _, m in theirs], f"real {weighting}")
     made = [_Made(SIMULATED, ours)]
     if source:
@@ -74,6 +75,7 @@ def compare_contrast(
         real_mean,
         tuple(result for result, _ in results),
         tuple(Pictured(title, scans[0][1].volume, scans[0][1].mask) for title, scans in shown),
+        tuple(unmeasured),
     )
     return found, notes + [note for _, remarks in results for note in remarks]
 
@@ -89,7 +91,7 @@ def _measured(
         try:
             found.append((scan.subject, measurer.of_file(scan, f"{side}_{names[scan.path]}")))
         except MrkitError as error:
-            reasons.append(f"{names[scan.path]} was left out: {error}")
+            reasons.append(left_out_text(names[scan.path], error))
             logger.warning("%s", reasons[-1])
     if not found:
         raise BadInputError(f"no {side} scan could be measured. {reasons[0]}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mrcore.errors import BadInputError
-from mrkit.anatomy.scans import ScanFile, find_scans
+from mrkit.anatomy.scans import ScanFile, find_scans, usable_scans
 from mrkit.fidelity.compare import BLUR, BLUR_NOISE, TORCHIO, compare_contrast
 from mrkit.fidelity.measurer import Measurer, Segmenting
 from mrkit.fidelity.page import fidelity_page
@@ -46,11 +46,12 @@ class FidelityJob:
         return self.out / "fidelity.json"
 
 
-def fidelity_files(job: FidelityJob) -> list[Path]:
-    """Compare, write page and JSON, and return them.
+def fidelity_files(job: FidelityJob) -> tuple[list[Path], tuple[str, ...]]:
+    """Compare, write page and JSON; return them, and why images were left out.
 
     Raises:
-        BadInputError: folders without images, contrasts that are not on both sides, results that exist.
+        BadInputError: folders without images that can be used, contrasts that are not on both sides, results that
+            exist.
     """
     sims = find_scans(job.sim, "--sim", job.weighting)
     reals = find_scans(job.real, "--real", job.weighting)
@@ -58,6 +59,12 @@ def fidelity_files(job: FidelityJob) -> list[Path]:
     files = [scan.path for scan in (*sims, *reals, *sources)]
     check_outputs([], [job.page, job.table], files, force=job.force)
     shared, notes = _shared_weightings(sims, reals)
+    sides = ((sims, "--sim"), (reals, "--real"), (sources, "--source"))
+    found = [usable_scans([s for s in side if s.weighting in shared], name) for side, name in sides]
+    sims, reals, sources = (good for good, _ in found)
+    left_out = [text for _, texts in found for text in texts]
+    shared, more = _shared_weightings(sims, reals)
+    notes += [*left_out, *more]
     notes += _about_sources(job, sources, shared)
     measurer = Measurer(job.out / "facts", job.segmenting)
     n_baselines = 3 * sum(s.weighting in shared for s in sources)
@@ -66,15 +73,16 @@ def fidelity_files(job: FidelityJob) -> list[Path]:
     with stages(n_scans + n_baselines) as begin:
         for weighting in shared:
             real, sim, source = ([s for s in side if s.weighting == weighting] for side in (reals, sims, sources))
-            found, remarks = compare_contrast(weighting, sim, real, source, job.seed, measurer, begin)
-            contrasts.append(found)
+            compared, remarks = compare_contrast(weighting, sim, real, source, job.seed, measurer, begin)
+            contrasts.append(compared)
+            left_out += compared.left_out
             notes += remarks
     result = FidelityResult(tuple(contrasts))
     warn_of(notes)
     record = Record(_roles(sims, reals, sources), None, _parameters(job), tuple(notes))
     page = text_output(job.page, fidelity_page(result, record))
-    table = json_output(job.table, result_to_json(result, record), indent=1)
-    return write_results([page, table], {}, force=job.force)
+    table = json_output(job.table, {**result_to_json(result, record), "left_out": left_out}, indent=1)
+    return write_results([page, table], {}, force=job.force), tuple(left_out)
 
 
 def _shared_weightings(sims: Iterable[ScanFile], reals: Iterable[ScanFile]) -> tuple[list[str], list[str]]:

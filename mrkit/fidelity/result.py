@@ -41,13 +41,14 @@ class MethodResult:
 
 @dataclass(frozen=True, eq=False)
 class ContrastResult:
-    """Everything about scans of one weighting."""
+    """Everything about scans of one weighting; `left_out` says which could not be measured, and why."""
 
     weighting: str
     real: tuple[ScanFacts, ...]
     real_mean: ScanFacts
     methods: tuple[MethodResult, ...]
     pictures: tuple[Pictured, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

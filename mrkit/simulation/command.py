@@ -174,11 +174,13 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Simulate, write and name the files; return 0."""
+    """Simulate, write and name the files; return 0, or 3 where reference scans were left out."""
     from mrkit.devices import use_threads
+    from mrkit.files.warn import exit_code
     from mrkit.simulation.job import job_of_simulation, simulate_files
 
     use_threads(arguments.threads)
-    for path in simulate_files(job_of_simulation(arguments)):
+    job = job_of_simulation(arguments)
+    for path in simulate_files(job):
         sys.stdout.write(f"{path}\n")
-    return 0
+    return exit_code(job.left_out)

@@ -15,7 +15,7 @@ from mrcore.io.tissues import load_tissues
 from mrcore.segmentation.brainmask import is_skull_stripped
 from mrcore.segmentation.plausibility import STATED_BESIDE, require_order
 from mrkit.anatomy.finding import weighting
-from mrkit.anatomy.scans import find_scans
+from mrkit.anatomy.scans import find_scans, usable_scans
 from mrkit.anatomy.segmenters import ORDERS
 from mrkit.anatomy.subject import Subject, read_subject
 from mrkit.files.images import read_scan
@@ -54,6 +54,7 @@ class SimulateJob:
         common: what other commands share.
         preset: name of a preset; not used with `like` or `protocol`.
         like: files of real scans.
+        left_out: why files in the folders of real scans are not among them.
         like_tissues: a label map or three probability maps of the one scan in `like`.
         protocol: BIDS sidecar of a sequence; needs `changes.voxel_mm` and `wm_snr`.
         field_t: field of `protocol`; by default as it says.
@@ -69,6 +70,7 @@ class SimulateJob:
     common: Job
     preset: str = "hyperfine-t1w"
     like: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
     like_tissues: tuple[Path, ...] = ()
     protocol: Path | None = None
     field_t: float | None = None
@@ -124,10 +126,12 @@ def job_of_simulation(arguments: argparse.Namespace) -> SimulateJob:
         n_channels=arguments.channels,
         snr=dict(arguments.target_snr) if arguments.target_snr else None,
     )
+    references = [_references(place) for place in arguments.like or ()]
     return SimulateJob(
         common=job_of(arguments),
         preset=arguments.preset,
-        like=tuple(scan.path for place in arguments.like or () for scan in find_scans(place, "--like")),
+        like=tuple(path for paths, _ in references for path in paths),
+        left_out=tuple(text for _, texts in references for text in texts),
         like_tissues=tuple(arguments.like_tissues or ()),
         protocol=arguments.protocol,
         field_t=arguments.field,
@@ -139,6 +143,15 @@ def job_of_simulation(arguments: argparse.Namespace) -> SimulateJob:
         pixel_bandwidth_hz=arguments.pixel_bandwidth,
         save_k_space=arguments.k_space,
     )
+
+
+def _references(place: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return the real scans in a folder that can be used, and why others were left out; a single file must do."""
+    scans = find_scans(place, "--like")
+    if not place.is_dir():
+        return (place,), ()
+    usable, left_out = usable_scans(scans, "--like")
+    return tuple(scan.path for scan in usable), left_out
 
 
 def simulate_files(job: SimulateJob) -> list[Path]:
@@ -239,4 +252,4 @@ def _record(job: SimulateJob, subject: Subject, result: SimulatedScan) -> Record
         "Mask": job.common.mask_used,
         **tissues,
     }
-    return Record(job.files, job.common.seed, parameters, result.notes, job.common.segmenter_used)
+    return Record(job.files, job.common.seed, parameters, (*job.left_out, *result.notes), job.common.segmenter_used)

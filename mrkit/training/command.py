@@ -55,12 +55,13 @@ def add_parser(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Train, write and name the denoiser; return 0."""
+    """Train, write and name the denoiser; return 0, or 3 where images in folders were left out."""
     from mrkit.devices import use_threads
+    from mrkit.files.warn import exit_code
     from mrkit.training.job import TrainJob, train_denoiser
 
     use_threads(arguments.threads)
-    path = train_denoiser(
+    path, left_out = train_denoiser(
         TrainJob(
             out=arguments.out,
             images=tuple(arguments.images),
@@ -76,4 +77,4 @@ def run_command(arguments: argparse.Namespace) -> int:
         )
     )
     sys.stdout.write(f"{path}\n")
-    return 0
+    return exit_code(left_out)

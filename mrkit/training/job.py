@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from mrcore.denoisers.patches import (
     maps_anatomy,
 )
 from mrcore.denoisers.unet import DenoiserNet, DenoiserSettings
-from mrcore.errors import BadInputError
+from mrcore.errors import BadInputError, MrkitError
 from mrcore.io.atomic import refuse_existing
+from mrcore.io.file_content import IMAGE_SUFFIXES, refuse_unfetched
 from mrcore.io.sidecar import file_sha256
 from mrcore.io.volumes import load_volume
 from mrcore.phantom import digital_head, head_grid
@@ -31,7 +33,9 @@ from mrcore.training import TrainSettings, train
 from mrkit.files.images import read_scan
 from mrkit.files.provenance import distinct_names
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
+_log = logging.getLogger(__name__)
+
+_NOT_STATED = "not stated"
 SETTINGS = {2: DenoiserSettings(2, (64, 96, 128), 2), 3: DenoiserSettings(3, (48, 64, 64), 2)}
 PATCHES = {2: PatchSettings(2, 64, 16), 3: PatchSettings(3, 32, 4)}
 
@@ -72,8 +76,10 @@ class TrainJob:
         return self.out.with_suffix(".checkpoint")
 
 
-def train_denoiser(job: TrainJob) -> Path:
-    """Read the images, train, and write the denoiser with its card; return its path.
+def train_denoiser(job: TrainJob) -> tuple[Path, tuple[str, ...]]:
+    """Read the images, train, and write the denoiser with its card; return its path, and why images were left out.
+
+    A file that was named must be usable; one in a folder is left out where it is not.
 
     Raises:
         BadInputError: files that cannot be used, nothing to train on, an output that exists.
@@ -84,7 +90,7 @@ def train_denoiser(job: TrainJob) -> Path:
     refuse_existing([job.out, job.out.with_suffix(".json"), *kept], force=job.force)
     if not job.resume:
         job.checkpoint.unlink(missing_ok=True)
-    anatomies, sources = _anatomies(job)
+    anatomies, sources, left_out = _anatomies(job)
     patches = PATCHES[job.n_dims]
     net = DenoiserNet(SETTINGS[job.n_dims], seeded(job.seed, "mrkit.train_denoiser:weights"))
     data = " ".join([*(source.sha256[:12] for source in sources), f"heads={job.n_heads}"])
@@ -98,37 +104,52 @@ def train_denoiser(job: TrainJob) -> Path:
         resume=job.resume,
     )
     card = ModelCard(sources, patches.noise_range, job.seed, len(trained.history))
-    return save_denoiser(Denoiser(trained.model, card), job.out, force=job.force)
+    return save_denoiser(Denoiser(trained.model, card), job.out, force=job.force), left_out
 
 
-def _anatomies(job: TrainJob) -> tuple[list[Anatomy], tuple[TrainingSource, ...]]:
-    found, sources = [], []
-    images, maps, labels = (
-        _files(given, suffixes)
-        for given, suffixes in ((job.images, IMAGE_SUFFIXES), (job.maps, (".npz",)), (job.labels, IMAGE_SUFFIXES))
+def _anatomies(job: TrainJob) -> tuple[list[Anatomy], tuple[TrainingSource, ...], tuple[str, ...]]:
+    found, sources, left_out = [], [], []
+    given = (
+        (job.images, _files(job.images, IMAGE_SUFFIXES), _image),
+        (job.maps, _files(job.maps, (".npz",)), _maps),
+        (job.labels, _files(job.labels, IMAGE_SUFFIXES), _labels),
     )
-    names = distinct_names([*images, *maps, *labels])
-    for path in images:
-        volume = read_scan(path)
-        found.append(image_anatomy(names[path], volume.data, volume.grid))
-        sources.append(TrainingSource(names[path], file_sha256(path), str(volume.meta.get("License", "not stated"))))
-    for path in maps:
-        found.append(_maps(path))
-        sources.append(TrainingSource(names[path], file_sha256(path)))
-    for path in labels:
-        volume = load_volume(path)
-        found.append(label_anatomy(names[path], volume.data, volume.grid))
-        sources.append(TrainingSource(names[path], file_sha256(path), str(volume.meta.get("License", "not stated"))))
+    names = distinct_names([path for _, paths, _ in given for path in paths])
+    for named, paths, read in given:
+        for path in paths:
+            try:
+                anatomy, licence = read(path, names[path])
+            except MrkitError as error:
+                if path in named:
+                    raise
+                left_out.append(f"{names[path]} was left out: {error}")
+                _log.warning(left_out[-1])
+                continue
+            found.append(anatomy)
+            sources.append(TrainingSource(names[path], file_sha256(path), licence))
+    if left_out and not found:
+        raise BadInputError(f"none of {len(left_out)} files can be used to train on: {left_out[0]}")
     for number in range(job.n_heads):
         head = digital_head(head_grid(192, 192.0), seed=number, skull=bool(number % 2))
         found.append(maps_anatomy(f"digital head {number}", head.t1_s, head.t2_s, head.pd, (0, 1, 2)))
     if not found:
         raise BadInputError("nothing to train on; give --images, --maps or --labels")
-    return found, tuple(sources)
+    return found, tuple(sources), tuple(left_out)
 
 
-def _maps(path: Path) -> Anatomy:
+def _image(path: Path, name: str) -> tuple[Anatomy, str]:
+    volume = read_scan(path)
+    return image_anatomy(name, volume.data, volume.grid), str(volume.meta.get("License", _NOT_STATED))
+
+
+def _labels(path: Path, name: str) -> tuple[Anatomy, str]:
+    volume = load_volume(path)
+    return label_anatomy(name, volume.data, volume.grid), str(volume.meta.get("License", _NOT_STATED))
+
+
+def _maps(path: Path, name: str) -> tuple[Anatomy, str]:
     """Read relaxation maps; slices that come first are taken one by one."""
+    refuse_unfetched(path)
     try:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -139,15 +160,19 @@ def _maps(path: Path) -> Anatomy:
     if len({m.shape for m in maps}) != 1 or maps[0].ndim != 3:
         raise BadInputError(f"{path}: T1, T2 and PD need one shape of three axes, got {[tuple(m.shape) for m in maps]}")
     t1_ms, t2_ms, density = maps
-    return maps_anatomy(path.name, t1_ms / 1000, t2_ms / 1000, density, planes=(0,))
+    return maps_anatomy(name, t1_ms / 1000, t2_ms / 1000, density, planes=(0,)), _NOT_STATED
 
 
 def _files(given: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
     """Return the files, and those in the folders, in order of name."""
     found: list[Path] = []
     for path in given:
-        inside = sorted(p for p in path.iterdir() if p.name.endswith(suffixes)) if path.is_dir() else [path]
+        inside = _in_folder(path, suffixes) if path.is_dir() else [path]
         if not inside:
             raise BadInputError(f"{path} holds no file that ends in {', '.join(suffixes)}")
         found += inside
     return found
+
+
+def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name.endswith(suffixes) and not p.name.startswith("."))

@@ -142,6 +142,31 @@ def test_bad_folders_are_refused_in_one_line(done, tmp_path, capfd, sim, part):
     assert not (tmp_path / "out").exists()
 
 
+def test_one_image_that_cannot_be_used_does_not_stop_the_rest(done, tmp_path, capfd):
+    shutil.copytree(done / "real", tmp_path / "real")
+    shutil.copytree(done / "sim", tmp_path / "sim")
+    (tmp_path / "real" / "sub-03_T1w.nii.gz").symlink_to("../.git/annex/objects/a/b/MD5E--1.nii.gz/MD5E--1.nii.gz")
+    (tmp_path / "real" / "sub-04_T1w.nii.gz").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    # Of another contrast: not looked at, and no matter.
+    (tmp_path / "real" / "sub-05_FLAIR.nii.gz").write_bytes(b"")
+    (tmp_path / "real" / "sub-05_bold.nii.gz").write_bytes(b"")
+    assert fidelity(tmp_path) == 3
+    text = capfd.readouterr().err
+    assert "sub-03_T1w.nii.gz was left out" in text
+    assert "git annex get sub-03_T1w.nii.gz" in text
+    assert "git lfs pull --include=sub-04_T1w.nii.gz" in text
+    assert "2 images were left out" in text
+    assert "sub-05" not in text
+    result = json.loads((tmp_path / "out" / "fidelity.json").read_text())
+    assert [words.split()[0] for words in result["left_out"]] == ["sub-03_T1w.nii.gz", "sub-04_T1w.nii.gz"]
+    assert set(result["left_out"]) <= set(result["notes"])
+    assert result["contrasts"]["T1w"]["real"]["n"] == 2
+    assert result["contrasts"]["T1w"]["methods"] == table_of(tmp_path)["methods"]
+    assert "sub-03_T1w.nii.gz was left out" in (tmp_path / "out" / "fidelity.html").read_text()
+    assert fidelity(tmp_path, "--strict", out="strict") == 2
+    assert not (tmp_path / "strict").exists()
+
+
 def test_scans_are_found_and_told_apart(done):
     found = find_scans(done / "real", "--real")
     assert [scan.subject for scan in found] == ["sub-01", "sub-02"]

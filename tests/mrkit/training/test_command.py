@@ -92,7 +92,30 @@ def test_relaxation_maps_are_read_in_milliseconds(folder, monkeypatch):
     """The same anatomy as that of the head in seconds, up to the rounding of its slices."""
     seen = {}
     monkeypatch.setattr(job, "maps_anatomy", lambda _, t1_s, t2_s, pd, planes: seen.update(t1=t1_s, t2=t2_s, pd=pd))
-    job._maps(folder / "maps.npz")
+    job._maps(folder / "maps.npz", "maps")
     head = digital_head(head_grid(48))
     for name, truth in (("t1", head.t1_s), ("t2", head.t2_s), ("pd", head.pd)):
         assert torch.allclose(seen[name], truth.movedim(2, 0), rtol=1e-5), name
+
+
+def test_what_a_folder_holds_in_vain_is_left_out_and_said(folder, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "good.nii.gz").write_bytes((folder / "t1w" / "t1.nii.gz").read_bytes())
+    (images / "lost.nii.gz").symlink_to("../.git/annex/objects/aa/bb/MD5E--0.nii.gz/MD5E--0.nii.gz")
+    (images / "._good.nii.gz").write_bytes(b"of macOS")
+    out = tmp_path / "net.safetensors"
+    few = ("--dims", 2, "--steps", 1)
+    assert call("train-denoiser", out, "--images", images, *few) == 3
+    text = capsys.readouterr().err
+    assert "lost.nii.gz was left out" in text
+    assert "git annex get lost.nii.gz" in text
+    assert "1 image was left out" in text
+    assert "._good" not in text
+    assert [s["name"] for s in json.loads(out.with_suffix(".json").read_text())["Card"]["sources"]] == ["good.nii.gz"]
+    assert call("train-denoiser", tmp_path / "b.safetensors", "--images", images, *few, "--strict") == 2
+    assert call("train-denoiser", tmp_path / "b.safetensors", "--images", images / "lost.nii.gz", *few) == 2
+    (images / "good.nii.gz").write_bytes(b"")
+    assert call("train-denoiser", tmp_path / "b.safetensors", "--images", images, *few) == 2
+    assert "none of 2 files can be used to train on" in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()
