@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from mrcore.segmentation.foreground import Bools, largest_part
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
@@ -14,6 +13,7 @@ from mrcore.data.grid import Grid, to_world
 from mrcore.data.volume import Volume, require_same_grid
 from mrcore.errors import BadInputError, GridMismatchError
 from mrcore.notes import Caution
+from mrcore.segmentation.foreground import Bools, largest_part
 from mrcore.spatial.registration import block_mean
 
 SMALLEST_OVERLAP = 0.5

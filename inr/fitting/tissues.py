@@ -12,7 +12,7 @@ from torch import Tensor
 from inr.losses import dice_cross_entropy
 from mrcore.data.volume import TissueMap
 from mrcore.errors import BadInputError
-from mrcore.segmentation.brainmask import largest_part
+from mrcore.segmentation.foreground import largest_part
 
 Resegment = Callable[[Tensor], Tensor]
 """From an image (X, Y, Z) on the lattice to tissue probabilities (T, X, Y, Z)."""

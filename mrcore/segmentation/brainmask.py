@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from mrcore.data.grid import Grid, Triple, to_world
 from mrcore.data.volume import Volume, require_same_grid
 from mrcore.errors import BadInputError
-from mrcore.spatial.registration import RegisterSettings, block_mean, register, rotation, similarity_at
+from mrcore.notes import Caution
+from mrcore.segmentation.foreground import Bools, largest_part, object_level
+from mrcore.segmentation.head_search import SCALES, adult_starts, axis_orders, head_points, head_starts
+from mrcore.spatial.registration import Matrix, RegisterSettings, likeliest, register, similarity_at
 from mrcore.spatial.resampling import resample
 
 _log = logging.getLogger(__name__)
 
 SMALLEST_SIMILARITY = 0.3
-LARGEST_FLIPPED = 0.78
+LARGEST_FLIPPED = 0.75
 """A template that fits a flipped head nearly as well has found an outline, not a brain: nine heads of four contrasts
-gave 0.53 to 0.72, a fruit 0.83, a phantom 0.97."""
+gave 0.53 to 0.72, the outline of a head 0.77 to 0.78, a fruit 0.84, a phantom 0.92."""
+CLEAR_MARGIN = 0.18
+"""Similarity that a flip destroys: nine adults' heads gave 0.14 to 0.30, templates of a wrong size 0.10 to 0.16, a
+fruit 0.07. Below, all sizes are compared."""
 BEYOND_DOUBT = 0.85
 """Similarity that no outline alone reaches: a symmetric head then passes as well."""
+_SETTINGS = RegisterSettings(scale_sd=0.07)
+"""Heads of a size vary by 7 %; a weaker prior lets the template grow to the outline of the head."""
 LARGEST_BRAIN_L = 2.05
 """Litres: whole brains with their fluid stay below, heads (even of clinical 2-D scans with 12 cm coverage) above."""
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,7 @@ class BrainMask:
     """A brain mask (bool, X, Y, Z) and how far to trust it.
 
     `similarity` is that of the template laid over the head (0 to 1, see `mrcore.spatial.registration`), NaN where no
-    template was used; `reliable` is False when the template fits poorly.
+    template was used; `reliable` is False when the template fits poorly. `cautions` say what else is odd.
     """
 
     mask: Tensor
@@ -45,6 +51,7 @@ class BrainMask:
     similarity: float
     reliable: bool
     message: str
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def stripped_mask(volume: Volume) -> Tensor:
         BadInputError: no part of the image stands out of the background.
     """
     data = _magnitude(volume)
-    level = 0.01 * float(np.median(data[data > _object_level(data)]))
+    level = 0.01 * float(np.median(data[data > object_level(data)]))
     # A brain fills at most half of a box: with a clean background far more voxels than this are below the level.
     if float((data <= level).mean()) < 0.25:
         level = _above_noise(data)
@@ -91,17 +98,6 @@ def stripped_mask(volume: Volume) -> Tensor:
     if int(mask.sum()) < 1000:
         raise BadInputError("no brain stands out of the background of this image; give its mask with --mask")
     return torch.from_numpy(ndimage.binary_fill_holes(mask))
-
-
-def largest_part(mask: Bools) -> Bools:
-    """Return the largest part of `mask` that is connected through faces; empty stays empty."""
-    labels, n_parts = ndimage.label(mask)
-    if n_parts == 0:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    out: Bools = labels == sizes.argmax()
-    return out
 
 
 def _magnitude(volume: Volume) -> NDArray[np.float32]:
@@ -113,16 +109,8 @@ def _magnitude(volume: Volume) -> NDArray[np.float32]:
     return data
 
 
-def _object_level(data: NDArray[np.float32]) -> float:
-    """Return a third of the Otsu level of the positive values: below it lies background or what looks like it."""
-    positive = data[data > 0]
-    if positive.size == 0:
-        raise BadInputError("the image has no positive value: there is no brain in it")
-    return 0.3 * float(threshold_otsu(np.minimum(positive, np.percentile(positive, 99))))
-
-
 def _foreground(data: NDArray[np.float32], volume: Volume) -> _Foreground:
-    inside = ndimage.binary_fill_holes(largest_part(data > _object_level(data)))
+    inside = ndimage.binary_fill_holes(largest_part(data > object_level(data)))
     voxel_l = float(np.prod(volume.grid.spacing_mm)) / 1e6
     tiny = 1e-3 * float(np.median(data[inside]))
     outside = ~inside
@@ -133,7 +121,7 @@ def _foreground(data: NDArray[np.float32], volume: Volume) -> _Foreground:
 
 def _above_noise(data: NDArray[np.float32]) -> float:
     """Return the level that Rayleigh noise of the background hardly exceeds (mean + 5 sd of the dark half's mode)."""
-    dark = data[data < _object_level(data)]
+    dark = data[data < object_level(data)]
     return float(np.median(dark) + 5 * 0.6551 / 1.1774 * np.median(dark)) if dark.size else 0.0
 
 
@@ -144,16 +132,21 @@ def require_reliable(brain: BrainMask) -> BrainMask:
         BadInputError: the mask is not reliable; the message says why and what to do.
     """
     if not brain.reliable:
-        raise BadInputError(f"{brain.message}; give a brain mask with --mask, or a skull-stripped image")
+        other = "template" if brain.method == "deepbet" else "deepbet"
+        raise BadInputError(
+            f"{brain.message}; give a brain mask with --mask, or a skull-stripped image, or try --masker {other}"
+        )
     return brain
 
 
 def template_brain_mask(head: Volume, template: Volume, template_mask: Volume) -> BrainMask:
     """Find the brain of a head by laying a template's mask over it, then following the intensities at its border.
 
-    `template` is a brain image and `template_mask` its mask (0 to 1, same grid), such as those of ICBM-152. The affine
-    of `head` must be right to about 25 degrees. The border is refined by up to 5 mm where voxels are at most 2.5 mm;
-    larger voxels keep the template's border. Check `reliable`, or pass the result through `require_reliable`.
+    `template` is a brain image and `template_mask` its mask (0 to 1, same grid), such as those of ICBM-152. The head
+    may be that of an adult or a child, turned by up to 35 degrees from where its affine says; where it fits nowhere
+    there, all orders of the axes are tried, and a caution says so if one fits. The border is refined by up to 5 mm
+    where voxels are at most 2.5 mm; larger voxels keep the template's border. Check `reliable`, or pass the result
+    through `require_reliable`.
 
     Raises:
         BadInputError: an image that is complex or constant, or a template mask that is empty.
@@ -162,33 +155,122 @@ def template_brain_mask(head: Volume, template: Volume, template_mask: Volume) -
     require_same_grid(template.grid, template_mask.grid, "the template and its mask")
     _magnitude(head)
     brain = template_mask.data > 0.5
+    if not bool(brain.any()):
+        raise BadInputError("the template's mask is empty; there is nothing to lay over the head")
     centre = to_world(template.grid, np.argwhere(brain.numpy())).mean(0)
-    ring = torch.from_numpy(
-        ndimage.binary_dilation(brain.numpy(), iterations=max(1, round(4 / template.grid.spacing_mm[0])))
-    )
-    # Heads vary by 7 % in size; a weaker prior lets the template grow to the outline of the head.
-    settings = RegisterSettings(scale_sd=0.07)
-    found = register(head, template, settings, fixed_mask=ring, starts=head_starts(head, centre))
-    similarity = similarity_at(found.motion, head, template, settings, brain)
-    flips = [_flip(axes, centre) for axes in ((1.0, -1.0, 1.0), (1.0, 1.0, -1.0), (1.0, -1.0, -1.0))]
-    flipped = max(similarity_at(flip @ found.motion, head, template, settings, brain) for flip in flips)
+    fit = _fit_somewhere(head, template, brain, centre)
     moved = Volume(
-        template_mask.data.float(), Grid(template.grid.shape, np.linalg.inv(found.motion) @ template.grid.affine)
+        template_mask.data.float(), Grid(template.grid.shape, np.linalg.inv(fit.motion) @ template.grid.affine)
     )
     mask = resample(moved, head.grid, order=1).data.numpy() > 0.5
     method = "template registration"
     if mask.any() and max(head.grid.spacing_mm) <= 2.5:
         mask = _refined(head.data.numpy(), mask, head.grid.spacing_mm)
         method += ", border refined"
-    ratio = flipped / max(similarity, 1e-6)
-    fits = similarity >= SMALLEST_SIMILARITY and (ratio <= LARGEST_FLIPPED or similarity >= BEYOND_DOUBT)
-    reliable = fits and bool(mask.any())
+    reliable = fit.reliable and bool(mask.any())
     message = (
-        f"the brain template {'fits' if reliable else 'does not fit'} this image: similarity {similarity:.2f} "
-        f"(at least {SMALLEST_SIMILARITY} expected), of which a flipped template keeps {ratio:.0%} "
+        f"the brain template {'fits' if reliable else 'does not fit'} this image: similarity {fit.similarity:.2f} "
+        f"(at least {SMALLEST_SIMILARITY} expected), of which a flipped template keeps {fit.flipped:.0%} "
         f"(at most {LARGEST_FLIPPED:.0%})"
     )
-    return BrainMask(torch.from_numpy(mask), method, similarity, reliable, message)
+    cautions = _axes_cautions(head.grid, fit.motion) if reliable else ()
+    return BrainMask(torch.from_numpy(mask), method, fit.similarity, reliable, message, cautions)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The template laid over a head: motion from head to template, similarity, and what of it a flip keeps."""
+
+    motion: Matrix
+    similarity: float
+    flipped: float
+
+    @property
+    def margin(self) -> float:
+        """Similarity that a flip destroys: of the brain's structure, not of its outline."""
+        return self.similarity * (1 - self.flipped)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether this is a brain rather than an outline."""
+        if self.similarity < SMALLEST_SIMILARITY:
+            return False
+        return self.flipped <= LARGEST_FLIPPED or self.similarity >= BEYOND_DOUBT
+
+
+def _fit_somewhere(head: Volume, template: Volume, brain: Tensor, centre_mm: NDArray[np.float64]) -> _Fit:
+    """Lay the template over an adult's head that is nearly straight; unless it fits well, search further."""
+    points, ring = head_points(head), _ring(brain, template)
+    straight = register(head, template, _SETTINGS, fixed_mask=ring, starts=adult_starts(points, centre_mm))
+    fits = [_fit_at(straight.motion, head, template, brain, _SETTINGS)]
+    if fits[0].margin >= CLEAR_MARGIN:
+        return fits[0]
+    starts = [head_starts(points, centre_mm, scale) for scale in SCALES]
+    fits.append(_searched(head, template, brain, starts))
+    if not any(fit.reliable for fit in fits):
+        orders = axis_orders()
+        turned = [
+            [s for axes in orders for s in head_starts(points, centre_mm, scale, axes=axes, tilted=False)]
+            for scale in SCALES
+        ]
+        likely = max(_coarse(head, template, brain, turned), key=lambda fit: fit.margin).motion
+        axes = max(orders, key=lambda order: float(np.trace(order[:3, :3].T @ likely[:3, :3])))
+        starts = [head_starts(points, centre_mm, scale, axes=axes) for scale in SCALES]
+        fits.append(_searched(head, template, brain, starts))
+    return max(fits, key=lambda fit: (fit.reliable, fit.margin))
+
+
+def _searched(head: Volume, template: Volume, brain: Tensor, starts: list[list[Matrix]]) -> _Fit:
+    """Return the best fit of all sizes: coarsely they are hard to tell apart where voxels are large."""
+    fine = replace(_SETTINGS, levels_mm=_SETTINGS.levels_mm[-1:], n_steps=40)
+    ring, fits = _ring(brain, template), []
+    for coarse in _coarse(head, template, brain, starts):
+        found = register(head, template, fine, fixed_mask=ring, starts=[coarse.motion])
+        fits.append(_fit_at(found.motion, head, template, brain, _SETTINGS))
+    return max(fits, key=lambda fit: fit.margin)
+
+
+def _coarse(head: Volume, template: Volume, brain: Tensor, starts: list[list[Matrix]]) -> list[_Fit]:
+    """Return for each size the fit of largest margin after a coarse registration from its likeliest starts.
+
+    The similarity alone would take an outline at times: at 8 mm it has little to lose.
+    """
+    settings = replace(_SETTINGS, levels_mm=_SETTINGS.levels_mm[:1], n_steps=30)
+    ring, found = _ring(brain, template), []
+    for group in starts:
+        likely = likeliest(head, template, settings, group, fixed_mask=ring)
+        tried = [register(head, template, settings, fixed_mask=ring, starts=[start]).motion for start in likely]
+        fits = [_fit_at(motion, head, template, brain, settings) for motion in tried]
+        found.append(max(fits, key=lambda fit: fit.margin))
+    return found
+
+
+def _fit_at(motion: Matrix, head: Volume, template: Volume, brain: Tensor, settings: RegisterSettings) -> _Fit:
+    """Compare the template that lies over a head with itself flipped there."""
+    similarity = similarity_at(motion, head, template, settings, brain)
+    centre = to_world(template.grid, np.argwhere(brain.numpy())).mean(0)
+    flips = [_flip(axes, centre) for axes in ((1.0, -1.0, 1.0), (1.0, 1.0, -1.0), (1.0, -1.0, -1.0))]
+    flipped = max(similarity_at(flip @ motion, head, template, settings, brain) for flip in flips)
+    return _Fit(motion, similarity, flipped / max(similarity, 1e-6))
+
+
+def _ring(brain: Tensor, template: Volume) -> Tensor:
+    """Return a brain mask with 4 mm around it: the skull is there, or nothing."""
+    n_steps = max(1, round(4 / template.grid.spacing_mm[0]))
+    return torch.from_numpy(ndimage.binary_dilation(brain.numpy(), iterations=n_steps))
+
+
+def _axes_cautions(grid: Grid, motion: Matrix) -> tuple[str, ...]:
+    """Return a caution where the head lies along other world axes than the header says."""
+    right = np.array_equal(nib.orientations.io_orientation(motion), [[0, 1], [1, 1], [2, 1]])
+    if right:
+        return ()
+    lies = "".join(nib.aff2axcodes(motion @ grid.affine))
+    text = (
+        f"the header gives the voxel axes as {grid.orientation}, but the head lies as if they were {lies} or its "
+        "mirror image: the brain mask holds, directions and left and right may be wrong; check the header"
+    )
+    return (Caution(text, 0),)
 
 
 def _refined(data: NDArray[np.float32], mask: Bools, spacing_mm: Triple) -> Bools:
@@ -224,21 +306,3 @@ def _flip(signs: Triple, centre: NDArray[np.float64]) -> NDArray[np.float64]:
     out = np.diag([*signs, 1.0])
     out[:3, 3] = centre - out[:3, :3] @ centre
     return out
-
-
-def head_starts(head: Volume, template_centre_mm: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Return guesses of the motion from a head to the template: its brain lies 7 to 11 cm under the vertex."""
-    coarse = block_mean(head, 4.0)
-    data = coarse.data.numpy()
-    voxels = np.argwhere(largest_part(data > _object_level(data)))
-    world = to_world(coarse.grid, voxels)
-    top = float(np.percentile(world[:, 2], 99.8))
-    upper = world[world[:, 2] > top - 130.0]
-    x, y = (float(np.percentile(upper[:, a], [1, 99]).mean()) for a in range(2))
-    starts = []
-    for depth_mm in (70.0, 80.0, 90.0, 100.0, 110.0):
-        for pitch in (-0.4, -0.2, 0.0, 0.2, 0.4):
-            motion = rotation((pitch, 0.0, 0.0)) @ np.diag([1.06, 1.06, 1.06, 1.0])
-            motion[:3, 3] = template_centre_mm - motion[:3, :3] @ np.array([x, y, top - depth_mm])
-            starts.append(motion)
-    return starts

@@ -10,7 +10,8 @@ import torch
 
 from mrcore.data.volume import Volume
 from mrcore.errors import BadInputError, MissingExtraError
-from mrcore.segmentation.brainmask import BrainMask, largest_part
+from mrcore.segmentation.brainmask import BrainMask
+from mrcore.segmentation.foreground import largest_part
 
 
 def deepbet_brain_mask(volume: Volume) -> BrainMask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ from mrcore.errors import BadInputError
 Dof = Literal[6, 9, 12]
 Matrix = NDArray[np.float64]
 
+_POINTS_OF_A_GUESS = 1000
+_SAME_BASIN_MM = 15.0  # starts that are nearer to one another end in the same place
 _RADIUS_MM = 70.0  # of a head: a rotation by 1 / 70 moves its surface by 1 mm
 
 
@@ -129,6 +131,25 @@ def register(
     motion = np.linalg.inv(pull)
     message = f"{settings.dof} parameters at {settings.levels_mm[-1]:g} mm, similarity {history[-1]:.3f}"
     return Registration(motion, history[-1], climb.settled, len(history), tuple(history), message)
+
+
+def likeliest(
+    moving: Volume, fixed: Volume, settings: RegisterSettings, starts: Sequence[Matrix], *, fixed_mask: Tensor
+) -> list[Matrix]:
+    """Return the `n_starts` guesses of the motion that fit best as they are, no two of which nearly agree."""
+    level = _level(moving, fixed, Volume(fixed_mask.to(fixed.data.dtype), fixed.grid), settings.levels_mm[0], settings)
+    step = max(1, level.points.shape[0] // _POINTS_OF_A_GUESS)
+    few = replace(level, points=level.points[::step], fixed_bins=level.fixed_bins[::step])
+    pulls = [torch.from_numpy(np.linalg.inv(start)).float() for start in starts]
+    with torch.no_grad():
+        scores = [float(_information(few, pull, settings.n_bins)) for pull in pulls]
+    found: list[int] = []
+    for k in (int(i) for i in np.argsort(scores)[::-1]):
+        if all(_distance_mm(few.points, pulls[k], pulls[other]) > _SAME_BASIN_MM for other in found):
+            found.append(k)
+        if len(found) == settings.n_starts:
+            break
+    return [starts[k] for k in found]
 
 
 def similarity_at(
@@ -276,6 +297,11 @@ def _best(level: _Level, guesses: list[Tensor], settings: RegisterSettings) -> l
     with torch.no_grad():
         scores = [float(_information(level, guess, settings.n_bins)) for guess in guesses]
     return [guesses[int(i)] for i in np.argsort(scores)[::-1][: settings.n_starts]]
+
+
+def _distance_mm(points: Tensor, a: Tensor, b: Tensor) -> float:
+    """Return the mean distance between the places to which two motions (4 x 4) take points (N, 3)."""
+    return float((points @ (a - b)[:3, :3].T + (a - b)[:3, 3]).norm(dim=1).mean())
 
 
 def _centred(moving: Volume, fixed: Volume, weight: Tensor) -> Matrix:

@@ -96,7 +96,7 @@ def enhance(
     if mask is None:
         mask, how = find_brain(scan)
     else:
-        how = "brain mask: given"
+        how = ("brain mask: given",)
     level = float(scan.data[mask].quantile(LEVEL_QUANTILE)) if bool(mask.any()) else 0.0
     if level <= 0:
         raise BadInputError("the scan shows nothing inside the brain mask; is the mask on the scan's grid?")
@@ -128,7 +128,7 @@ def enhance(
         residual_z=Volume(verdict.residual.z.permute(back), scan.grid),
         mask=mask,
         audit=verdict,
-        notes=(*(Caution(text) for text in outside), *seen, *verdict.findings, how, *noise.notes, *psf_notes),
+        notes=(*(Caution(text) for text in outside), *seen, *verdict.findings, *how, *noise.notes, *psf_notes),
     )
 
 

@@ -92,7 +92,8 @@ def _image(path: Path) -> KeptPart:
     box = _box(brain)
     # Half precision ends at 65504, short of what some scanners write.
     return KeptPart(
-        {"image": (image[box] / image.max()).half().contiguous(), "brain": brain[box].contiguous()}, {"brain": how}
+        {"image": (image[box] / image.max()).half().contiguous(), "brain": brain[box].contiguous()},
+        {"brain": "; ".join(how)},
     )
 
 

@@ -13,11 +13,11 @@ from mrcore.random import seeded
 from mrcore.segmentation.brainmask import (
     BrainMask,
     is_skull_stripped,
-    largest_part,
     require_reliable,
     stripped_mask,
     template_brain_mask,
 )
+from mrcore.segmentation.foreground import largest_part
 from mrcore.spatial.registration import rotation
 
 BRAIN = digital_head(head_grid(64, 208.0))
@@ -105,12 +105,15 @@ def test_template_finds_the_brain_of_a_moved_head():
     assert "template" in found.method
 
 
+@pytest.mark.slow  # everything is tried before a head is refused
 def test_a_template_that_does_not_fit_is_reported():
-    x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, 64)] * 3, indexing="ij")
-    ball = (x**2 + y**2 + z**2 < 0.5).float() + 0.01 * torch.rand(64, 64, 64, generator=seeded(0, "ball"))
-    found = template_brain_mask(Volume(ball, BRAIN.grid), BRAIN.image, Volume(BRAIN.mask.float(), BRAIN.grid))
+    small = digital_head(head_grid(32, 208.0))  # its voxels are larger than the finest level: quick
+    x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, 32)] * 3, indexing="ij")
+    ball = (x**2 + y**2 + z**2 < 0.5).float() + 0.01 * torch.rand(32, 32, 32, generator=seeded(0, "ball"))
+    found = template_brain_mask(Volume(ball, small.grid), small.image, Volume(small.mask.float(), small.grid))
     assert not found.reliable
-    with pytest.raises(BadInputError, match=r"does not fit this image.*--mask"):
+    assert found.cautions == ()
+    with pytest.raises(BadInputError, match=r"does not fit this image.*--mask.*--masker deepbet"):
         require_reliable(found)
 
 
