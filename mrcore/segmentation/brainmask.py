@@ -25,8 +25,8 @@ _log = logging.getLogger(__name__)
 
 SMALLEST_SIMILARITY = 0.3
 SMALLEST_MARGIN = 0.12
-"""Of the similarity, what a flip of the template destroys: an outline hardly changes with it, a brain does. Ten heads of
-four contrasts gave 0.14 to 0.36, templates of a wrong size 0.10 to 0.16, a fruit and a phantom up to 0.09."""
+"""Of the similarity, what a flip of the template destroys: an outline hardly changes with it, a brain does. Ten heads
+of four contrasts gave 0.14 to 0.36, templates of a wrong size 0.10 to 0.16, a fruit and a phantom up to 0.09."""
 CLEAR_MARGIN = 0.18
 """Below, all sizes are compared."""
 BEYOND_DOUBT = 0.85
