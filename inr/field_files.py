@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inr.fields.base import FieldDesign
@@ -23,8 +22,7 @@ from inr.hulfsynth import HulfSynthField
 from inr.rendering import FittedField
 from mrcore.data.grid import Grid
 from mrcore.errors import BadInputError
-from mrcore.io.file_content import refuse_unfetched
-from mrcore.io.tensors import save_tensors
+from mrcore.io.tensors import read_tensors, save_tensors
 from mrcore.random import seeded
 
 FORMAT = "mrkit field 1"
@@ -72,15 +70,9 @@ def load_field(path: str | Path) -> FittedField:
         BadInputError: no such file, not a field, of another version, or incomplete.
     """
     path = Path(path)
-    refuse_unfetched(path)
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         raise BadInputError(f"no file {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
-    except SafetensorError as error:
-        raise BadInputError(f"{path} is not a safetensors file, or is damaged: {error}") from None
+    metadata, tensors = read_tensors(path, "it is made by `mrkit superresolve --save-field`")
     if metadata.get("format") != FORMAT:
         raise BadInputError(f"{path} is not a field of this version ('{FORMAT}'), but {metadata.get('format')!r}")
     try:

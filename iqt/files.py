@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from iqt.model.unet import UNetSettings
 from iqt.restorer import Restorer
 from mrcore.errors import BadInputError
-from mrcore.io.atomic import atomic_write, refuse_existing
-from mrcore.io.tensors import save_tensors
+from mrcore.io.tensors import read_network, save_network
 
-_FORMAT, _VERSION = "mrkit restorer", "1"
+_IDENTITY = ("mrkit restorer", "1")
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,8 @@ def save_restorer(
         BadInputError: a name that does not end in .safetensors, or files that exist while `force` is off.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise BadInputError(f"a network is saved as .safetensors, got '{path.name}'")
-    card_path = path.with_suffix(".json")
-    refuse_existing([path, card_path], force=force)
     settings, card = asdict(trained.net.net.settings), asdict(trained.card)
-    header = {"format": _FORMAT, "version": _VERSION, "settings": json.dumps(settings), "card": json.dumps(card)}
-    save_tensors({name: value.to(dtype) for name, value in trained.net.state_dict().items()}, path, header, force=force)
-    with atomic_write(card_path, force=force) as temporary:
-        content = {"Format": _FORMAT, "Version": _VERSION, "Settings": settings, "Card": card}
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    save_network(trained.net.state_dict(), path, _IDENTITY, settings, card, dtype=dtype, force=force)
     return path
 
 
@@ -81,19 +71,7 @@ def load_restorer(path: str | Path, device: torch.device | str = "cpu") -> Train
         BadInputError: no such file, a file of another kind or version, or weights that do not fit their settings.
     """
     path = Path(path)
-    if not path.is_file():
-        raise BadInputError(f"{path}: no such file; a network is made by `mrkit train-iqt`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise BadInputError(f"{path} is not a safetensors file, or is damaged ({error})") from error
-    if header.get("format") != _FORMAT or header.get("version") != _VERSION:
-        raise BadInputError(
-            f"{path} holds '{header.get('format', 'tensors of unknown kind')}', version "
-            f"{header.get('version', 'none')}; expected '{_FORMAT}', version {_VERSION}"
-        )
+    header, weights = read_network(path, _IDENTITY, "mrkit train-iqt")
     try:
         net = Restorer(UNetSettings(**json.loads(header["settings"])))
         net.load_state_dict(weights)

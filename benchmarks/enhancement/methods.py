@@ -16,7 +16,8 @@ from iqt.restoring import restore, tethered
 from mrcore.data.grid import Triple
 from mrcore.data.volume import Volume
 from mrcore.operators.separable import SeparableOp
-from mrkit.enhancement.enhance import LEVEL_QUANTILE, TRUST_SD
+from mrkit.enhancement.enhance import TRUST_SD
+from ulfsim.cubes.anatomy import LEVEL_QUANTILE
 
 WIENER, ONE_PASS = "Wiener", "regression, one pass"
 MIRRORED, TETHERED = "regression, 8 mirrored", "regression, 8 mirrored, tethered"

@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mrcore.denoisers.unet import DenoiserNet, DenoiserSettings, denoise
 from mrcore.errors import BadInputError
-from mrcore.io.atomic import atomic_write, refuse_existing
-from mrcore.io.file_content import refuse_unfetched
-from mrcore.io.sidecar import finite
-from mrcore.io.tensors import save_tensors
+from mrcore.io.tensors import read_network, save_network
 from mrcore.random import seeded
 
-_FORMAT, _VERSION = "mrkit denoiser", "1"
+_IDENTITY = ("mrkit denoiser", "1")
 
 
 @dataclass(frozen=True)
@@ -93,17 +89,8 @@ def save_denoiser(
         BadInputError: a name that does not end in .safetensors, or files that exist while `force` is off.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise BadInputError(f"a denoiser is saved as .safetensors, got '{path.name}'")
-    card_path = path.with_suffix(".json")
-    refuse_existing([path, card_path], force=force)
-    settings, card = asdict(denoiser.net.settings), asdict(denoiser.card)
-    header = {"format": _FORMAT, "version": _VERSION, "settings": json.dumps(settings), "card": json.dumps(card)}
-    weights = {name: value.to(dtype) for name, value in denoiser.net.state_dict().items()}
-    save_tensors(weights, path, header, force=force)
-    with atomic_write(card_path, force=force) as temporary:
-        content = {"Format": _FORMAT, "Version": _VERSION, "Settings": settings, "Card": card}
-        temporary.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    net, card = denoiser.net, asdict(denoiser.card)
+    save_network(net.state_dict(), path, _IDENTITY, asdict(net.settings), card, dtype=dtype, force=force)
     return path
 
 
@@ -114,21 +101,7 @@ def load_denoiser(path: str | Path, device: torch.device | str = "cpu") -> Denoi
         BadInputError: no such file, a file of another kind or version, or weights that do not fit their settings.
     """
     path = Path(path)
-    refuse_unfetched(path)
-    if not path.is_file():
-        raise BadInputError(f"{path}: no such file; a denoiser is made by `mrkit train-denoiser`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise BadInputError(f"{path} is not a safetensors file, or is damaged ({error})") from error
-    if header.get("format") != _FORMAT:
-        raise BadInputError(f"{path} holds no mrkit denoiser; make one with `mrkit train-denoiser`")
-    if header.get("version") != _VERSION:
-        raise BadInputError(
-            f"{path} is a denoiser of version {header.get('version')}; this mrkit reads version {_VERSION}"
-        )
+    header, weights = read_network(path, _IDENTITY, "mrkit train-denoiser")
     try:
         settings = json.loads(header["settings"])
         net = DenoiserNet(DenoiserSettings(**{**settings, "widths": tuple(settings["widths"])}), seeded(0, "loaded"))

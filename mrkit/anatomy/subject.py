@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -30,6 +31,21 @@ class Subject:
     segmenter: Segmenter
 
 
+def read_mask(path: Path | None, volume: Volume, masker: str) -> Tensor | None:
+    """Return the brain mask of `volume` from its file, or by deepbet where that is the masker of a head; else None.
+
+    Raises:
+        BadInputError: a file that cannot be used, or a mask that deepbet is not sure of.
+        GridMismatchError: a mask on another grid.
+        MissingExtraError: deepbet is not installed.
+    """
+    if path is not None:
+        return load_mask(path, volume.grid)
+    if masker == "deepbet" and not is_skull_stripped(volume):
+        return require_reliable(deepbet_brain_mask(volume)).mask
+    return None
+
+
 def read_subject(job: Job) -> Subject:
     """Read image, mask and tissues, and check that they share a grid.
 
@@ -39,10 +55,9 @@ def read_subject(job: Job) -> Subject:
         MissingExtraError: the segmenter or the masker is not installed.
     """
     volume = read_scan(job.image)
-    mask = load_mask(job.mask, volume.grid) if job.mask else None
     tissues = load_tissues(job.tissues, job.labels) if job.tissues else None
-    if mask is None and tissues is None and job.masker == "deepbet" and not is_skull_stripped(volume):
-        mask = require_reliable(deepbet_brain_mask(volume)).mask
+    # Tissues that are given are their own mask.
+    mask = read_mask(job.mask, volume, job.masker if tissues is None else "given")
     if tissues is not None:
         require_same_grid(volume.grid, tissues.grid, f"the image {job.image} and its tissue maps")
         tissues = on_one_grid(tissues, volume)

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
+from scipy import ndimage
 from torch import Tensor
 
 from iqt.audit.checks import Audit, audit_image
@@ -27,10 +27,9 @@ from mrcore.spatial.cropping import crop_to
 from mrcore.spatial.resampling import resample
 from mrkit.anatomy.brain import find_brain
 from mrkit.anatomy.resolution import psf_of
+from ulfsim.cubes.anatomy import LEVEL_QUANTILE
 from ulfsim.measurement.noise import ScanNoise, given_noise, scan_noise
 
-LEVEL_QUANTILE = 0.9
-"""The quantile of intensities in the brain that is 1 for the network, as in its training."""
 TRUST_SD = 0.06
 """Error that the network's image is trusted to have, relative to that level; the scan overrules it beyond."""
 
@@ -185,11 +184,6 @@ def _on_lattice(mask: Tensor, grid: Grid, lattice: Grid) -> Tensor:
     """Return the brain on the lattice, 0 to 1, with a seam of some millimetres outside it."""
     fine = resample(Volume(mask.float(), grid), lattice, order=1).data
     sigma = _SOFT_MM / min(lattice.spacing_mm)
-    at = torch.arange(-math.ceil(2 * sigma), math.ceil(2 * sigma) + 1.0)
-    kernel = torch.exp(-at.square() / (2 * sigma**2))
-    kernel /= kernel.sum()
-    out = functional.max_pool3d((fine > 0.5).float()[None, None], len(at), 1, len(at) // 2)
-    for axis in range(3):
-        size = [len(at) if a == axis else 1 for a in range(3)]
-        out = functional.conv3d(out, kernel.reshape(1, 1, *size), padding=tuple(n // 2 for n in size))
-    return out[0, 0].clamp(0, 1)
+    reach = math.ceil(2 * sigma)
+    grown = ndimage.maximum_filter((fine > 0.5).float().numpy(), 2 * reach + 1, mode="constant")
+    return torch.from_numpy(ndimage.gaussian_filter(grown, sigma, radius=reach, mode="constant"))

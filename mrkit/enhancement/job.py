@@ -11,10 +11,8 @@ import torch
 from iqt.files import load_restorer
 from mrcore.data.volume import Volume
 from mrcore.io.sidecar import file_sha256, stem
-from mrcore.io.tissues import load_mask
 from mrcore.io.volumes import load_volume
-from mrcore.segmentation.brainmask import is_skull_stripped, require_reliable
-from mrcore.segmentation.deepbet import deepbet_brain_mask
+from mrkit.anatomy.subject import read_mask
 from mrkit.enhancement.enhance import TRUST_SD, Enhanced, enhance
 from mrkit.enhancement.page import enhance_report
 from mrkit.files.outputs import ImageOutput, Output, OutputNames, check_outputs, text_output, write_results
@@ -70,13 +68,10 @@ def enhance_to_folder(job: EnhanceJob) -> tuple[Enhanced, list[Path]]:
     page = names.report("enhanced")
     check_outputs([image, start, sd, residual], [page] if job.with_report else [], files.values(), force=job.force)
     scan = load_volume(job.image)
-    mask = load_mask(job.mask, scan.grid) if job.mask else None
-    if mask is None and job.masker == "deepbet" and not is_skull_stripped(scan):
-        mask = require_reliable(deepbet_brain_mask(scan)).mask
     done = enhance(
         scan,
         load_restorer(job.network),
-        mask=mask,
+        mask=read_mask(job.mask, scan, job.masker),
         voxel_mm=job.voxel_mm,
         noise_sd=job.noise_sd,
         n_mirrored=job.n_mirrored,
