@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mrkit.arguments import Commands
 
 _DESCRIPTION = """\
-Restore one low-field scan in seconds by a network that was trained on simulated pairs (`mrkit train-iqt`). It starts
+Restore one low-field scan in a minute or two by a network that was trained on simulated pairs (`mrkit train-iqt`). It starts
 from the exact Gaussian estimate through the scan's own operator, and the result is moved back to the scan wherever it
 contradicts it. Outside the brain the result is that estimate alone.
 
