@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from mrkit.arguments import Commands
 
 _DESCRIPTION = """\
-Restore one low-field scan in a minute or two by a network that was trained on simulated pairs (`mrkit train-iqt`). It starts
-from the exact Gaussian estimate through the scan's own operator, and the result is moved back to the scan wherever it
-contradicts it. Outside the brain the result is that estimate alone.
+Restore one low-field scan in a minute or two by a network that was trained on simulated pairs (`mrkit train-iqt`).
+It starts from the exact Gaussian estimate through the scan's own operator, and the result is moved back to the scan
+wherever it contradicts it. Outside the brain the result is that estimate alone.
 
 The result is SYNTHETIC beyond the scan's resolution: an audit says where the scan does not support it, and its sidecar
 says so too. `mrkit superresolve` makes an image from the scan alone, without training, in minutes."""
