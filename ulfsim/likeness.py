@@ -19,8 +19,9 @@ from mrcore.spatial.registration import block_mean
 SMALLEST_OVERLAP = 0.5
 SMALLEST_CORRELATION = 0.5
 """Three heads and their own low-field images (blurred, SNR 3 to 10, signal to the power .4 to 2) correlated by .94 to 1
-in blocks of 8 mm; moved by 5 mm by .60 to .72, by 10 mm .36 to .48, by 20 mm -.01 to .33, upside down -.16 to .20; T1w
-with T2w and FLAIR scans of one person by -.48 to .44."""
+in blocks of 8 mm; moved by 5 mm by .60 to .72, by 10 mm .36 to .48, by 20 mm -.01 to .33, upside down -.16 to .20.
+T1w with T2w and FLAIR heads of one person -.48 to .44; stripped, two brains with T2w -.26 and -.11, with FLAIR .67 and
+.73: a FLAIR in the place of a T1w scan passes."""
 DOUBTFUL_CORRELATION = 0.7
 _BLOCK_MM = 8.0
 _REGISTER = "register the low-field scan to the high-field scan, resample it onto its grid and look at both"
